@@ -1,0 +1,2 @@
+//! The HTTP interface of the service: routes, dialects, authentication.
+#![forbid(unsafe_code)]

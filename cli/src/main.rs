@@ -1,0 +1,4 @@
+//! The `abax` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

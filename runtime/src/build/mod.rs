@@ -1,0 +1,1 @@
+//! Dockerfile and context to image: the order of work.

@@ -1,0 +1,1 @@
+//! Control groups: limits, usage and the end of everything in a container.

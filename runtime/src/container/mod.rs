@@ -1,0 +1,1 @@
+//! Containers: create, start, wait, kill, delete.

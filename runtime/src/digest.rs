@@ -1,0 +1,1 @@
+//! Digests: what bytes hash to, parsed, printed, and verified while reading.

@@ -1,0 +1,1 @@
+//! Images: a resolved manifest and its config, kept in an OCI layout.

@@ -1,0 +1,1 @@
+//! What a container gets of the network, from namespace to resolv.conf.

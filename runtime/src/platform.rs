@@ -1,0 +1,1 @@
+//! Operating system and architecture, and which manifest of an index fits them.

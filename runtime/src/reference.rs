@@ -1,0 +1,1 @@
+//! Image references by Docker's rules: registry, repository, tag, digest, and their defaults.

@@ -1,0 +1,1 @@
+//! The distribution protocol, seen from outside: pull an image.

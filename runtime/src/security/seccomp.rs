@@ -1,0 +1,1 @@
+//! Seccomp profiles, and the programs that they compile to.

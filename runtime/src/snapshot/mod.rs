@@ -1,0 +1,1 @@
+//! A stack of unpacked layers, made mountable.

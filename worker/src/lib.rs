@@ -1,0 +1,2 @@
+//! Takes messages and runs each in a fresh container.
+#![forbid(unsafe_code)]
