@@ -1,0 +1,25 @@
+# Every target runs as root on a Debian machine and needs nothing beforehand:
+# testbed/install.sh fetches what is missing from Debian's packages.
+.PHONY: test lint install
+
+CARGO ?= cargo
+nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+# The whole gate: the cheapest checks first, the tests last.
+test: install lint
+ifeq ($(nextest),yes)
+	$(CARGO) test --quiet --workspace --locked --doc
+	$(CARGO) nextest run --workspace --locked
+else
+	$(CARGO) test --workspace --locked --no-fail-fast -- --test-threads=2
+endif
+
+# Format, clippy and documentation, with warnings denied.
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked --quiet -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
+
+# The servers and peers that the tests start.
+install:
+	@testbed/install.sh
