@@ -1,0 +1,3 @@
+#!/bin/sh
+echo "Contents of MSG: $MSG"
+exec python3 /classifier/classify.py "$MSG"
