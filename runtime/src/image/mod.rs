@@ -1,1 +1,17 @@
 //! Images: a resolved manifest and its config, kept in an OCI layout.
+//!
+//! A manifest names a config and a stack of layers. The config's digest is the
+//! image's id; the config's diff_ids name the unpacked layers. Everything is
+//! addressed by content, so an [`Image`] that is loaded never changes.
+
+mod image;
+mod manifest;
+
+mod blob;
+mod lock;
+mod store;
+
+pub use blob::{BlobLock, BlobWriter};
+pub use image::{Image, Layer};
+pub use manifest::{Compression, MANIFEST_LIMIT_BYTES, is_config, is_index, is_layer, is_manifest};
+pub use store::{ListedImage, Store, StoreError};
