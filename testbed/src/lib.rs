@@ -1,2 +1,26 @@
 //! Real servers for tests: started on free ports, stopped on drop.
+//!
+//! The servers are Debian's packages (`testbed/install.sh` installs what is
+//! missing); each runs on a free loopback port in a temporary directory of its
+//! own and ends with the test, also when the test panics or is killed.
+//! This crate knows nothing of the code under test.
 #![forbid(unsafe_code)]
+
+mod front;
+mod image;
+mod process;
+mod registry;
+mod token;
+
+pub use front::{Action, Front, Request};
+pub use image::{
+    Compression, Layout, Manifest, busybox_image, busybox_rootfs_tar, files_tar, noise,
+};
+pub use process::Process;
+pub use registry::{Access, Registry};
+pub use token::{SERVICE, TokenServer};
+
+/// The user name that the servers of this crate accept.
+pub const USER: &str = "abax";
+/// The password of [`USER`].
+pub const PASSWORD: &str = "open sesame";
