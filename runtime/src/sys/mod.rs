@@ -1,1 +1,5 @@
 //! The only unsafe code of the workspace: one safe function per kernel call that no dependency wraps.
+
+mod bpf;
+
+pub(crate) use bpf::{Instruction, bpf_attach_device_program, bpf_load_device_program};
