@@ -1,5 +1,7 @@
 //! The only unsafe code of the workspace: one safe function per kernel call that no dependency wraps.
 
 mod bpf;
+mod seccomp;
 
 pub(crate) use bpf::{Instruction, bpf_attach_device_program, bpf_load_device_program};
+pub(crate) use seccomp::install_seccomp;
