@@ -1,5 +1,52 @@
 //! The domain: actors, messages, executions; their rules, rows and queue.
 //!
 //! Knows nothing of containers or HTTP. The only crate that names a table, a
-//! SQL engine or a broker; its one door is `Service`.
+//! SQL engine or a broker; its one door is [`Service`].
+//!
+//! * An [`Actor`] is a registered image and its settings.
+//! * A message ([`NewMessage`]) is what is sent to it; accepting one makes an
+//!   [`Execution`], which one fresh container handles.
+//! * A host receives a [`Delivery`], turns it into a [`Claim`], and settles
+//!   that with a [`Finish`]. The claim's epoch decides who may still write.
+//! * `status` is where a thing stands in its life; `state` is what a stateful
+//!   actor keeps between executions.
 #![forbid(unsafe_code)]
+
+mod clock;
+mod id;
+mod json;
+mod python;
+
+mod actor;
+mod execution;
+mod message;
+mod permission;
+mod worker;
+
+mod environment;
+
+mod config;
+mod error;
+
+mod service;
+
+mod queue;
+
+mod store;
+
+pub use actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
+pub use clock::{Clock, Time};
+pub use config::{Config, DatabaseConfig};
+pub use error::{Chain, Error, Noun};
+pub use execution::{
+    Execution, ExecutionStatus, ExecutionsSummary, Finish, Logs, Outcome, Phase, Phases, Usage,
+};
+pub use id::{ActorId, ExecutionId, HostId, WorkerId};
+pub use json::{Json, JsonError};
+pub use message::{ContentType, MessageBody, NewMessage};
+pub use permission::{Caller, Level, Role, Tenant};
+pub use queue::Delivery;
+pub use service::{
+    Claim, ClaimKey, Deleted, Health, HostInfo, Interruption, Preparation, Renewal, Service, Swept,
+};
+pub use worker::{Worker, WorkerStatus};

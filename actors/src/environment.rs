@@ -1,0 +1,70 @@
+//! The environment that an execution's container gets from the service.
+
+use crate::actor::Actor;
+use crate::execution::Execution;
+use crate::id::WorkerId;
+use crate::message::{MessageBody, NewMessage};
+
+/// All variables but those of the image, which stand below these. Of two with
+/// one name the later wins, so each name occurs once.
+///
+/// `_abaco_access_token` is empty: whoever can issue tokens fills it in.
+pub(crate) fn environment(
+    actor: &Actor,
+    execution: &Execution,
+    message: &NewMessage,
+    worker: &WorkerId,
+    api_server: &str,
+) -> Vec<(String, String)> {
+    let mut variables = Variables::default();
+    for (name, value) in actor.default_environment.members_as_python().unwrap_or_default() {
+        variables.set(&name, value);
+    }
+    for (name, value) in &message.environment {
+        variables.set(name, value.clone());
+    }
+    for hidden in ["MSG", "MSG_JSON"] {
+        variables.unset(hidden);
+    }
+    match &message.body {
+        MessageBody::Text(text) => variables.set("MSG", text.clone()),
+        MessageBody::Json(json) => {
+            variables.set("MSG", json.to_python());
+            variables.set("MSG_JSON", json.as_str());
+        }
+        MessageBody::Binary(_) => {}
+    }
+    let content_type = message.content_type.as_str();
+    // Abaco sets the name with the underscore; its helper libraries read the
+    // other one.
+    variables.set("_abaco_Content_Type", content_type);
+    variables.set("_abaco_Content-Type", content_type);
+    variables.set("_abaco_execution_id", execution.id.as_str());
+    variables.set("_abaco_attempt", execution.attempt.to_string());
+    variables.set("_abaco_username", execution.executor.clone());
+    variables.set("_abaco_api_server", api_server);
+    variables.set("_abaco_actor_revision", execution.actor_revision.to_string());
+    variables.set("_abaco_access_token", "");
+    variables.set("_abaco_actor_id", actor.id.as_str());
+    variables.set("_abaco_actor_dbid", actor.dbid());
+    variables.set("_abaco_actor_name", actor.name.clone().unwrap_or_else(|| "None".to_owned()));
+    variables.set("_abaco_actor_state", actor.state.to_python());
+    variables.set("_abaco_worker_id", worker.as_str());
+    variables.set("_abaco_container_repo", actor.image.clone());
+    variables.set("_actor_configs", "{}");
+    variables.0
+}
+
+#[derive(Default)]
+struct Variables(Vec<(String, String)>);
+
+impl Variables {
+    fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.unset(name);
+        self.0.push((name.to_owned(), value.into()));
+    }
+
+    fn unset(&mut self, name: &str) {
+        self.0.retain(|(n, _)| n != name);
+    }
+}

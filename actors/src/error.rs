@@ -1,0 +1,164 @@
+//! Errors by what they mean to the caller.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The kinds of things that have ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Noun {
+    /// An actor, by an id.
+    Actor,
+    /// What stands in the place of an actor and is no id, so an alias.
+    Alias,
+    /// An execution.
+    Execution,
+}
+
+impl fmt::Display for Noun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Actor => "actor",
+            Self::Alias => "alias",
+            Self::Execution => "execution",
+        })
+    }
+}
+
+/// Why the service did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is none, or it is not the caller's to know of (another tenant's).
+    #[error("no {noun} {id}")]
+    NotFound {
+        /// What was looked for.
+        noun: Noun,
+        /// The id or alias that was given.
+        id: String,
+    },
+    /// The caller may know of it, but not do this.
+    #[error("you do not have {needed} access to {noun} {id}")]
+    Forbidden {
+        /// What it is.
+        noun: Noun,
+        /// Which one.
+        id: String,
+        /// The access that is missing: `READ`, `EXECUTE` or `UPDATE`.
+        needed: crate::Level,
+    },
+    /// An attribute that this caller may not set.
+    #[error("only admins and privileged users may set {attribute}")]
+    Restricted {
+        /// The attribute, in snake case.
+        attribute: &'static str,
+    },
+    /// A field does not hold what it must.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field, in snake case; a message's body is `message`.
+        field: String,
+        /// What is wrong with it, and what would be right.
+        problem: String,
+    },
+    /// More bytes than are taken.
+    #[error("{what} has {actual_bytes} bytes; at most {limit_bytes} are accepted")]
+    TooLarge {
+        /// What is too large: `message`, `state` or `environment`.
+        what: &'static str,
+        /// The most that is accepted.
+        limit_bytes: usize,
+        /// What it has.
+        actual_bytes: usize,
+    },
+    /// A stateless actor has no state to set.
+    #[error("actor {actor} is stateless")]
+    Stateless {
+        /// Which actor.
+        actor: String,
+    },
+    /// The execution ended already, so there is nothing to halt.
+    #[error("execution {execution} is {status} and cannot be halted")]
+    NotHaltable {
+        /// Which execution.
+        execution: String,
+        /// Where it stands.
+        status: crate::ExecutionStatus,
+    },
+    /// The actor is being deleted and takes nothing any more.
+    #[error("actor {actor} is being deleted")]
+    ShuttingDown {
+        /// Which actor.
+        actor: String,
+    },
+    /// The database does not take or give rows now: locked, full, gone.
+    /// The same call may succeed later.
+    #[error("the database is not available to {doing}")]
+    StoreUnavailable {
+        /// What was attempted.
+        doing: &'static str,
+        /// What the database said.
+        source: Arc<sqlx::Error>,
+    },
+    /// The queue does not take or give messages now.
+    #[error("the queue is not available")]
+    QueueUnavailable,
+    /// The schema could not be brought up to date.
+    #[error("could not migrate the database")]
+    Migrate {
+        /// Which step failed, and how.
+        source: sqlx::migrate::MigrateError,
+    },
+    /// A row does not hold what we wrote.
+    #[error("{table}.{column} of {row} holds what cannot be read")]
+    Inconsistent {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: String,
+        /// The row's id.
+        row: String,
+    },
+    /// The database refused a statement of ours: a bug.
+    #[error("could not {doing}")]
+    Store {
+        /// What was attempted.
+        doing: &'static str,
+        /// What the database said.
+        source: Arc<sqlx::Error>,
+    },
+}
+
+impl Error {
+    /// True where the same call may succeed later with nothing changed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::StoreUnavailable { .. } | Self::QueueUnavailable)
+    }
+
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), problem: problem.into() }
+    }
+}
+
+/// An error and its sources on one line: `error = %Chain(&error)` in a log.
+#[derive(Clone, Copy)]
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,192 @@
+//! The queue as a table of the store: no broker needed.
+//!
+//! What is delivered and not yet claimed is known to this process only: a
+//! crash forgets it, and so everything unclaimed is deliverable again. A second
+//! process on the same file may be handed the same execution; one of the two
+//! claims it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::Delivery;
+use crate::clock::{Clock, Time};
+use crate::error::Error;
+use crate::id::{ActorId, ExecutionId};
+use crate::store::{self, Store};
+
+/// How long to wait for what another process may have queued, or for a delay
+/// to end.
+const POLL: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+pub(crate) struct Embedded(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    clock: Clock,
+    workers_per_actor: u32,
+    /// One receiver looks at a time; the others wait for their turn.
+    looking: tokio::sync::Mutex<()>,
+    changed: Notify,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    reserved: HashMap<ExecutionId, Reserved>,
+    /// When each actor had its last turn, in turns.
+    turns: HashMap<String, u64>,
+    turn: u64,
+}
+
+struct Reserved {
+    actor: String,
+    /// Handed out, or not before this moment.
+    until: Option<Time>,
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embedded").field("reserved", &self.0.taken().reserved.len()).finish()
+    }
+}
+
+impl Inner {
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().expect("nothing panics while it holds the reservations")
+    }
+}
+
+impl Embedded {
+    pub(crate) fn new(store: Store, clock: Clock, workers_per_actor: u32) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            clock,
+            workers_per_actor,
+            looking: tokio::sync::Mutex::new(()),
+            changed: Notify::new(),
+            taken: Mutex::default(),
+        }))
+    }
+
+    pub(crate) fn wake(&self) {
+        self.0.changed.notify_one();
+    }
+
+    pub(crate) async fn receive(&self) -> Result<Delivery, Error> {
+        let _looking = self.0.looking.lock().await;
+        loop {
+            // Made before looking, so that nothing is missed in between.
+            let changed = self.0.changed.notified();
+            if let Some(delivery) = self.look().await? {
+                // Another receiver may find more.
+                self.wake();
+                return Ok(delivery);
+            }
+            let _ = tokio::time::timeout(POLL, changed).await;
+        }
+    }
+
+    async fn look(&self) -> Result<Option<Delivery>, Error> {
+        let now = self.0.clock.now();
+        let mut connection = self.0.store.read().await?;
+        let mut candidates = store::queue::candidates(&mut connection).await?;
+        let mut reserved_by_actor: HashMap<String, usize> = HashMap::new();
+        {
+            let mut taken = self.0.taken();
+            taken.reserved.retain(|_, r| r.until.is_none_or(|until| until > now));
+            for reserved in taken.reserved.values() {
+                *reserved_by_actor.entry(reserved.actor.clone()).or_default() += 1;
+            }
+            // Who has waited longest for a turn is first.
+            candidates.sort_by_key(|c| taken.turns.get(&c.actor).copied().unwrap_or(0));
+            if taken.turns.len() > candidates.len() + 1_000 {
+                let waiting: std::collections::HashSet<_> =
+                    candidates.iter().map(|c| c.actor.as_str()).collect();
+                taken.turns.retain(|actor, _| waiting.contains(actor.as_str()));
+            }
+        }
+        for candidate in candidates {
+            let reserved = reserved_by_actor.get(&candidate.actor).copied().unwrap_or(0);
+            let capacity =
+                capacity(candidate.stateless, candidate.max_workers, self.0.workers_per_actor);
+            if candidate.running.saturating_add(reserved as u64) >= capacity {
+                continue;
+            }
+            // A stateful actor's first execution is waited for, also when it is
+            // delayed; a stateless one's is passed by.
+            let (visible_at, limit) =
+                if candidate.stateless { (Some(now), reserved + 1) } else { (None, 1) };
+            let head =
+                store::queue::head(&mut connection, &candidate.actor, visible_at, limit).await?;
+            let mut taken = self.0.taken();
+            let free = head
+                .into_iter()
+                .find(|(id, visible)| *visible <= now && !taken.reserved.contains_key(id));
+            let Some((execution, _)) = free else { continue };
+            let Some(actor) = ActorId::parse(&candidate.actor) else {
+                return Err(Error::Inconsistent {
+                    table: "queue",
+                    column: "actor_id".to_owned(),
+                    row: execution.to_string(),
+                });
+            };
+            taken.turn += 1;
+            let turn = taken.turn;
+            taken.turns.insert(candidate.actor.clone(), turn);
+            let reserved = Reserved { actor: candidate.actor, until: None };
+            taken.reserved.insert(execution.clone(), reserved);
+            let reservation =
+                Reservation { queue: self.clone(), execution: Some(execution.clone()) };
+            return Ok(Some(Delivery { execution, actor, reservation }));
+        }
+        Ok(None)
+    }
+}
+
+/// How many executions of an actor may run at once.
+pub(crate) fn capacity(stateless: bool, max_workers: Option<u32>, default: u32) -> u64 {
+    if stateless { u64::from(max_workers.unwrap_or(default).max(1)) } else { 1 }
+}
+
+/// Keeps an execution from being delivered twice by this process.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    queue: Embedded,
+    execution: Option<ExecutionId>,
+}
+
+impl Reservation {
+    /// Ends it; the row has gone from the queue, or is about to be delivered again.
+    pub(crate) fn settle(mut self) {
+        self.end();
+    }
+
+    /// Ends it after `delay`.
+    pub(crate) fn hold(mut self, delay: Duration) {
+        if let Some(execution) = self.execution.take() {
+            let until = self.queue.0.clock.now().after(delay);
+            let mut taken = self.queue.0.taken();
+            if let Some(reserved) = taken.reserved.get_mut(&execution) {
+                reserved.until = Some(until);
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(execution) = self.execution.take() {
+            self.queue.0.taken().reserved.remove(&execution);
+            self.queue.wake();
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,85 @@
+//! What waits to be run: publish, receive, settle.
+//!
+//! A delivery carries ids only; the row is the truth. It is delivered at least
+//! once: one that is dropped comes back, and the conditional update that claims
+//! an execution makes a second delivery harmless.
+
+pub(crate) mod embedded;
+
+use std::time::Duration;
+
+use crate::clock::{Clock, Time};
+use crate::error::Error;
+use crate::id::{ActorId, ExecutionId};
+use crate::store::{Connection, Store};
+
+/// The queue; a broker comes as a second variant.
+#[derive(Clone, Debug)]
+pub(crate) enum Queue {
+    Embedded(embedded::Embedded),
+}
+
+impl Queue {
+    /// The queue that is a table of the store.
+    pub(crate) fn embedded(store: Store, clock: Clock, workers_per_actor: u32) -> Self {
+        Self::Embedded(embedded::Embedded::new(store, clock, workers_per_actor))
+    }
+
+    /// True where publishing is part of the transaction that accepts: there, an
+    /// accepted execution is queued as soon as it is committed.
+    pub(crate) fn is_transactional(&self) -> bool {
+        matches!(self, Self::Embedded(_))
+    }
+
+    /// Queues an execution in the caller's transaction, from `visible` on; call
+    /// [`Queue::wake`] after the commit.
+    pub(crate) async fn publish(
+        c: &mut Connection,
+        execution: &ExecutionId,
+        visible: Time,
+    ) -> Result<(), Error> {
+        crate::store::queue::insert(c, execution, visible).await
+    }
+
+    /// Says that something may be deliverable that was not.
+    pub(crate) fn wake(&self) {
+        let Self::Embedded(embedded) = self;
+        embedded.wake();
+    }
+
+    /// The next execution that may run: actors take turns, and each one's
+    /// executions come in the order of acceptance. Waits until there is one.
+    ///
+    /// Cancel-safe: a future that is dropped has taken nothing.
+    pub(crate) async fn receive(&self) -> Result<Delivery, Error> {
+        let Self::Embedded(embedded) = self;
+        embedded.receive().await
+    }
+}
+
+/// An execution that the queue hands out. Dropped, it comes back.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The execution to claim.
+    pub execution: ExecutionId,
+    /// Its actor.
+    pub actor: ActorId,
+    reservation: embedded::Reservation,
+}
+
+impl Delivery {
+    /// Done with: the claim is committed, or nothing is left to do.
+    pub(crate) fn ack(self) {
+        self.reservation.settle();
+    }
+
+    /// Comes back after `delay` at the earliest.
+    pub fn retry_after(self, delay: Duration) {
+        self.reservation.hold(delay);
+    }
+
+    /// Comes back at once, maybe to another host.
+    pub fn reject(self) {
+        drop(self);
+    }
+}

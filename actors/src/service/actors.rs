@@ -1,0 +1,293 @@
+//! Rules of actors: register, update, delete, state.
+
+use tokio::time::Instant;
+
+use super::{POLL, Service, authorized};
+use crate::actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
+use crate::error::Error;
+use crate::id::ActorId;
+use crate::json::Json;
+use crate::message::check_variable;
+use crate::permission::{Caller, Level};
+use crate::store;
+use crate::worker::Worker;
+
+/// How far a deletion came while the caller waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// Nothing is left of the actor.
+    Completely,
+    /// Executions are still being stopped; the actor goes when they have ended.
+    Stopping,
+}
+
+impl Service {
+    /// Registers an actor, which is the caller's from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`], [`Error::Restricted`], [`Error::TooLarge`].
+    pub async fn register_actor(&self, caller: &Caller, new: NewActor) -> Result<Actor, Error> {
+        new.validate(caller, &self.0.config)?;
+        let now = self.0.clock.now();
+        let token = self.token(new.token);
+        let mut actor = Actor {
+            id: ActorId::generate(),
+            tenant: caller.tenant.clone(),
+            owner: caller.user.clone(),
+            name: new.name.clone(),
+            description: String::new(),
+            image: String::new(),
+            stateless: new.stateless,
+            kind: String::new(),
+            token,
+            webhook: String::new(),
+            link: String::new(),
+            hints: Vec::new(),
+            privileged: false,
+            max_workers: None,
+            mem_limit: None,
+            max_cpus: None,
+            use_container_uid: false,
+            default_environment: Json::empty_object(),
+            status: ActorStatus::Submitted,
+            status_message: String::new(),
+            state: Json::empty_object(),
+            created: now,
+            updated: now,
+            revision: 1,
+            queue: String::new(),
+            log_ex: None,
+        };
+        apply(&mut actor, new, token);
+        let registered = actor.clone();
+        self.0
+            .store
+            .write(move |c| Box::pin(async move { store::actors::insert(c, &actor).await }))
+            .await?;
+        self.0.actors_changed.notify_one();
+        Ok(registered)
+    }
+
+    /// The actors that are the caller's own, oldest first. As with Abaco, an
+    /// admin's list is no longer than another's.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn actors(&self, caller: &Caller) -> Result<Vec<Actor>, Error> {
+        let mut c = self.0.store.read().await?;
+        store::actors::of_owner(&mut c, &caller.tenant, &caller.user).await
+    }
+
+    /// One actor; needs READ.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn actor(&self, caller: &Caller, actor: &str) -> Result<Actor, Error> {
+        let mut c = self.0.store.read().await?;
+        authorized(&mut c, caller, actor, Level::Read).await
+    }
+
+    /// Replaces an actor's settings; needs UPDATE. Another image, or `force`, is
+    /// an image update: SUBMITTED again, and the next revision. Executions that
+    /// run end with the image they have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`], those of registration, and
+    /// [`Error::Invalid`] for making a stateful actor stateless.
+    pub async fn update_actor(
+        &self,
+        caller: &Caller,
+        actor: &str,
+        update: ActorUpdate,
+    ) -> Result<Actor, Error> {
+        // Who may not know of the actor hears that, whatever the settings are.
+        self.actor_for(caller, actor, Level::Update).await?;
+        let ActorUpdate { settings, force } = update;
+        settings.validate(caller, &self.0.config)?;
+        let token = self.token(settings.token);
+        let now = self.0.clock.now();
+        let (caller, actor) = (caller.clone(), actor.to_owned());
+        let updated = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let mut actor = authorized(c, &caller, &actor, Level::Update).await?;
+                    if actor.status == ActorStatus::ShuttingDown {
+                        return Err(Error::ShuttingDown { actor: actor.id.to_string() });
+                    }
+                    if !actor.stateless && settings.stateless {
+                        return Err(Error::invalid(
+                            "stateless",
+                            "a stateful actor cannot become stateless",
+                        ));
+                    }
+                    if force || settings.image != actor.image {
+                        actor.status = ActorStatus::Submitted;
+                        actor.status_message = String::new();
+                        actor.revision += 1;
+                    }
+                    apply(&mut actor, settings, token);
+                    // Two updates within a microsecond still differ.
+                    actor.updated =
+                        now.max(actor.updated.after(std::time::Duration::from_micros(1)));
+                    store::actors::update(c, &actor).await?;
+                    Ok(actor)
+                })
+            })
+            .await?;
+        self.0.actors_changed.notify_one();
+        // Messages that waited for an actor in ERROR may run.
+        self.0.queue.wake();
+        Ok(updated)
+    }
+
+    /// Deletes an actor; needs UPDATE. What waits is cancelled, what runs is
+    /// halted, logs go. When the last execution has ended, so does the actor with
+    /// all its rows; waits for that up to [`crate::Config::delete_wait`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn delete_actor(&self, caller: &Caller, actor: &str) -> Result<Deleted, Error> {
+        let deadline = Instant::now() + self.0.config.delete_wait;
+        let now = self.0.clock.now();
+        let mut changes = self.0.changes.subscribe();
+        let id = {
+            let (caller, actor) = (caller.clone(), actor.to_owned());
+            self.0
+                .store
+                .write(move |c| {
+                    Box::pin(async move {
+                        let actor = authorized(c, &caller, &actor, Level::Update).await?;
+                        let reason = "cancelled: its actor was deleted";
+                        store::actors::set_shutting_down(c, &actor.id).await?;
+                        store::executions::cancel_all_waiting(c, &actor.id, reason, now).await?;
+                        store::queue::remove_of_actor(c, &actor.id).await?;
+                        store::executions::request_halt_of_actor(c, &actor.id, now).await?;
+                        store::logs::remove_of_actor(c, &actor.id).await?;
+                        store::actors::remove_ended(c, Some(&actor.id)).await?;
+                        Ok(actor.id)
+                    })
+                })
+                .await?
+        };
+        self.halts_requested(&id).await?;
+        loop {
+            {
+                let mut c = self.0.store.read().await?;
+                if store::actors::find(&mut c, &id).await?.is_none() {
+                    return Ok(Deleted::Completely);
+                }
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Deleted::Stopping);
+            }
+            let _ = tokio::time::timeout(left.min(POLL), changes.recv()).await;
+        }
+    }
+
+    /// What a stateful actor keeps between executions; needs READ. A stateless
+    /// one has `{}`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn actor_state(&self, caller: &Caller, actor: &str) -> Result<Json, Error> {
+        Ok(self.actor(caller, actor).await?.state)
+    }
+
+    /// Sets the state of a stateful actor; needs UPDATE. The next execution sees
+    /// it, not the running one; the last writer wins.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stateless`], and
+    /// [`Error::TooLarge`] or [`Error::Invalid`] when it fits no environment variable.
+    pub async fn set_actor_state(
+        &self,
+        caller: &Caller,
+        actor: &str,
+        state: Json,
+    ) -> Result<Actor, Error> {
+        let limit = self.0.config.max_message_bytes;
+        let (caller, actor) = (caller.clone(), actor.to_owned());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let mut actor = authorized(c, &caller, &actor, Level::Update).await?;
+                    if actor.stateless {
+                        return Err(Error::Stateless { actor: actor.id.to_string() });
+                    }
+                    check_variable("state", state.as_str(), limit)?;
+                    check_variable("state", &state.to_python(), limit)?;
+                    store::actors::set_state(c, &actor.id, &state).await?;
+                    actor.state = state;
+                    Ok(actor)
+                })
+            })
+            .await
+    }
+
+    /// The workers of an actor, oldest first; needs READ.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn workers(&self, caller: &Caller, actor: &str) -> Result<Vec<Worker>, Error> {
+        let mut c = self.0.store.read().await?;
+        let actor = authorized(&mut c, caller, actor, Level::Read).await?;
+        store::workers::of_actor(&mut c, &actor.id).await
+    }
+
+    pub(super) async fn actor_for(
+        &self,
+        caller: &Caller,
+        actor: &str,
+        needed: Level,
+    ) -> Result<Actor, Error> {
+        let mut c = self.0.store.read().await?;
+        authorized(&mut c, caller, actor, needed).await
+    }
+
+    /// Tells the hosts of this process which executions of an actor to stop.
+    async fn halts_requested(&self, actor: &ActorId) -> Result<(), Error> {
+        let mut c = self.0.store.read().await?;
+        for execution in store::executions::of_actor(&mut c, actor).await? {
+            if execution.halt_requested {
+                self.changed(&execution.id);
+            }
+        }
+        Ok(())
+    }
+
+    fn token(&self, wanted: Option<bool>) -> TokenSetting {
+        wanted.map_or(TokenSetting::Default(self.0.config.default_token), TokenSetting::Chosen)
+    }
+}
+
+/// Puts validated settings in place; the name stays.
+fn apply(actor: &mut Actor, new: NewActor, token: TokenSetting) {
+    actor.description = new.description;
+    actor.image = new.image;
+    actor.stateless = new.stateless;
+    actor.kind = new.kind;
+    actor.token = token;
+    actor.webhook = new.webhook;
+    actor.link = new.link;
+    actor.hints = new.hints;
+    actor.privileged = new.privileged;
+    actor.max_workers = new.max_workers.and_then(|n| u32::try_from(n).ok());
+    actor.mem_limit = new.mem_limit;
+    actor.max_cpus = new.max_cpus.and_then(|n| u64::try_from(n).ok());
+    actor.use_container_uid = new.use_container_uid;
+    actor.default_environment = new.default_environment;
+    actor.queue = new.queue;
+    actor.log_ex = new.log_ex;
+}

@@ -1,0 +1,89 @@
+//! Rules of messages: send, count, purge.
+
+use super::{Service, authorized};
+use crate::error::Error;
+use crate::execution::Execution;
+use crate::id::ExecutionId;
+use crate::message::NewMessage;
+use crate::permission::{Caller, Level};
+use crate::queue::Queue;
+use crate::store;
+
+impl Service {
+    /// Sends a message to an actor; needs EXECUTE. On success the execution is
+    /// committed and survives a power cut. It waits while the actor is SUBMITTED
+    /// or in ERROR.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`],
+    /// [`Error::TooLarge`], [`Error::ShuttingDown`].
+    pub async fn send_message(
+        &self,
+        caller: &Caller,
+        actor: &str,
+        message: NewMessage,
+    ) -> Result<Execution, Error> {
+        let actor = self.actor_for(caller, actor, Level::Execute).await?;
+        let message = message.accept(&self.0.config)?;
+        let now = self.0.clock.now();
+        let queued = self.0.queue.is_transactional();
+        let executor = caller.user.clone();
+        let execution = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let id = ExecutionId::generate();
+                    if !store::executions::insert(c, &id, &actor.id, &executor, now, queued).await?
+                    {
+                        return Err(Error::ShuttingDown { actor: actor.id.to_string() });
+                    }
+                    store::messages::insert(c, &id, &message).await?;
+                    if queued {
+                        Queue::publish(c, &id, now).await?;
+                    }
+                    Ok(Execution::accepted(id, &actor, executor, now, queued))
+                })
+            })
+            .await?;
+        self.0.queue.wake();
+        Ok(execution)
+    }
+
+    /// How many messages of an actor wait, the ones being handled not counted;
+    /// needs READ.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn message_count(&self, caller: &Caller, actor: &str) -> Result<u64, Error> {
+        let mut c = self.0.store.read().await?;
+        let actor = authorized(&mut c, caller, actor, Level::Read).await?;
+        store::queue::count_of_actor(&mut c, &actor.id).await
+    }
+
+    /// Cancels what waits for an actor; needs UPDATE. What runs goes on. Says how
+    /// many messages there were.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn purge_messages(&self, caller: &Caller, actor: &str) -> Result<u64, Error> {
+        let now = self.0.clock.now();
+        let (caller, actor) = (caller.clone(), actor.to_owned());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let actor = authorized(c, &caller, &actor, Level::Update).await?;
+                    let reason = "cancelled: the actor's messages were purged";
+                    let count =
+                        store::executions::cancel_all_waiting(c, &actor.id, reason, now).await?;
+                    store::queue::remove_of_actor(c, &actor.id).await?;
+                    Ok(count)
+                })
+            })
+            .await
+    }
+}

@@ -1,0 +1,181 @@
+//! The one door: who may, what changes together, what is sent after the commit.
+
+mod actors;
+mod executions;
+mod messages;
+mod workers;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast};
+
+pub use actors::Deleted;
+pub use workers::{Claim, ClaimKey, HostInfo, Interruption, Preparation, Renewal, Swept};
+
+use crate::actor::Actor;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Error, Noun};
+use crate::id::{ActorId, ExecutionId};
+use crate::permission::{Caller, Level};
+use crate::queue::Queue;
+use crate::store::{self, Connection, Store};
+
+/// How often to look for what another process changed.
+const POLL: Duration = Duration::from_secs(1);
+/// A host that renewed within this time counts as alive.
+const HOST_ALIVE: Duration = Duration::from_secs(60);
+
+/// The domain. A clone is another handle of the same.
+///
+/// Every function may fail with [`Error::StoreUnavailable`] (try again later),
+/// [`Error::Inconsistent`] and [`Error::Store`] (bugs), beside the errors that it
+/// names itself. One whose future is dropped may still take effect.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    clock: Clock,
+    store: Store,
+    queue: Queue,
+    /// Executions that changed; who lags behind looks at the row.
+    changes: broadcast::Sender<ExecutionId>,
+    /// An actor may want its image made ready.
+    actors_changed: Notify,
+    preparing: workers::Preparing,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("database", &self.0.config.database).finish_non_exhaustive()
+    }
+}
+
+/// Whether the service can do its work, and how much there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Executions that wait.
+    pub executions_waiting: u64,
+    /// Executions that are claimed.
+    pub executions_running: u64,
+    /// Hosts that renewed their leases within the last minute.
+    pub hosts: u64,
+}
+
+impl Service {
+    /// Opens the database, brings its schema up to date, and starts the task that
+    /// writes; inside a tokio runtime, which must outlive the service.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`]: the file cannot be opened or made.
+    /// [`Error::Migrate`]: its schema is newer than this program, or was changed.
+    pub async fn open(config: Config, clock: Clock) -> Result<Self, Error> {
+        let store = Store::open(&config.database).await?;
+        let queue = Queue::embedded(store.clone(), clock.clone(), config.max_workers_per_actor);
+        Ok(Self(Arc::new(Inner {
+            config,
+            clock,
+            store,
+            queue,
+            changes: broadcast::channel(4096).0,
+            actors_changed: Notify::new(),
+            preparing: workers::Preparing::default(),
+        })))
+    }
+
+    /// What it was opened with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    /// The clock it was opened with.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// Asks the database for numbers that an operator wants to see.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`]: the service is not healthy.
+    pub async fn health(&self) -> Result<Health, Error> {
+        let mut c = self.0.store.read().await?;
+        let seen_since = self.0.clock.now().micros()
+            - i64::try_from(HOST_ALIVE.as_micros()).expect("a minute is short");
+        Ok(Health {
+            executions_waiting: store::queue::count(&mut c).await?,
+            executions_running: store::executions::count_all_running(&mut c).await?,
+            hosts: store::hosts::count_seen(&mut c, crate::clock::Time::from_micros(seen_since))
+                .await?,
+        })
+    }
+
+    /// Tells who waits for `execution` in this process that it changed.
+    fn changed(&self, execution: &ExecutionId) {
+        // Nobody listening is fine.
+        let _ = self.0.changes.send(execution.clone());
+    }
+
+    /// Waits until `execution` may have changed, by a change of this process or
+    /// after a while.
+    async fn may_have_changed(
+        changes: &mut broadcast::Receiver<ExecutionId>,
+        execution: &ExecutionId,
+        patience: Duration,
+    ) {
+        let _ = tokio::time::timeout(patience, async {
+            loop {
+                match changes.recv().await {
+                    Ok(changed) if changed != *execution => {}
+                    // Ours, or too many to tell.
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                    // The sender lives as long as the service that we are in.
+                    Err(broadcast::error::RecvError::Closed) => {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// The actor that `text` names, if `caller` has `needed` on it.
+async fn authorized(
+    c: &mut Connection,
+    caller: &Caller,
+    text: &str,
+    needed: Level,
+) -> Result<Actor, Error> {
+    let missing = |noun| Error::NotFound { noun, id: text.to_owned() };
+    let id = ActorId::parse(text).ok_or_else(|| missing(Noun::Alias))?;
+    let actor = store::actors::find(c, &id).await?.ok_or_else(|| missing(Noun::Actor))?;
+    if actor.tenant != caller.tenant {
+        return Err(missing(Noun::Actor));
+    }
+    if Level::of(caller, &actor) < needed {
+        return Err(Error::Forbidden { noun: Noun::Actor, id: text.to_owned(), needed });
+    }
+    Ok(actor)
+}
+
+/// The execution of `actor` that `text` names.
+async fn execution_of(
+    c: &mut Connection,
+    actor: &Actor,
+    text: &str,
+) -> Result<store::executions::Stored, Error> {
+    let missing = || Error::NotFound { noun: Noun::Execution, id: text.to_owned() };
+    let id = ExecutionId::parse(text).ok_or_else(missing)?;
+    let stored = store::executions::find(c, &id).await?.ok_or_else(missing)?;
+    if stored.execution.actor != actor.id {
+        return Err(missing());
+    }
+    Ok(stored)
+}

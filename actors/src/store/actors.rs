@@ -1,0 +1,229 @@
+//! The table `actors`.
+
+use super::{Connection, Fields, failed};
+use crate::actor::{Actor, ActorStatus, TokenSetting};
+use crate::clock::Time;
+use crate::error::Error;
+use crate::id::{ActorId, ExecutionId};
+use crate::json::Json;
+use crate::permission::Tenant;
+
+pub(crate) async fn insert(c: &mut Connection, actor: &Actor) -> Result<(), Error> {
+    let sql = "insert into actors (id, tenant, owner, name, description, image, stateless, kind, \
+               token, token_chosen, webhook, link, hints, privileged, max_workers, mem_limit, \
+               max_cpus, use_container_uid, default_environment, status, status_message, state, \
+               created_us, updated_us, revision, queue, log_ex) \
+               values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
+               $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
+    write(c, sql, actor, "register the actor").await
+}
+
+/// Writes every column that may change; id, tenant, owner and creation stay.
+pub(crate) async fn update(c: &mut Connection, actor: &Actor) -> Result<(), Error> {
+    let sql = "update actors set name = $4, description = $5, image = $6, stateless = $7, \
+               kind = $8, token = $9, token_chosen = $10, webhook = $11, link = $12, hints = $13, \
+               privileged = $14, max_workers = $15, mem_limit = $16, max_cpus = $17, \
+               use_container_uid = $18, default_environment = $19, status = $20, \
+               status_message = $21, state = $22, updated_us = $24, revision = $25, queue = $26, \
+               log_ex = $27 \
+               where id = $1 and tenant = $2 and owner = $3 and created_us = $23";
+    write(c, sql, actor, "update the actor").await
+}
+
+async fn write(
+    c: &mut Connection,
+    sql: &'static str,
+    actor: &Actor,
+    doing: &'static str,
+) -> Result<(), Error> {
+    let hints = serde_json::to_string(&actor.hints).expect("texts become JSON");
+    let (token, token_chosen) = match actor.token {
+        TokenSetting::Chosen(wanted) => (wanted, true),
+        TokenSetting::Default(wanted) => (wanted, false),
+    };
+    sqlx::query(sql)
+        .bind(actor.id.as_str())
+        .bind(actor.tenant.as_str())
+        .bind(&actor.owner)
+        .bind(&actor.name)
+        .bind(&actor.description)
+        .bind(&actor.image)
+        .bind(actor.stateless)
+        .bind(&actor.kind)
+        .bind(token)
+        .bind(token_chosen)
+        .bind(&actor.webhook)
+        .bind(&actor.link)
+        .bind(hints)
+        .bind(actor.privileged)
+        .bind(actor.max_workers.map(i64::from))
+        .bind(&actor.mem_limit)
+        .bind(actor.max_cpus.map(|n| i64::try_from(n).unwrap_or(i64::MAX)))
+        .bind(actor.use_container_uid)
+        .bind(actor.default_environment.as_str())
+        .bind(actor.status.as_str())
+        .bind(&actor.status_message)
+        .bind(actor.state.as_str())
+        .bind(actor.created.micros())
+        .bind(actor.updated.micros())
+        .bind(actor.revision)
+        .bind(&actor.queue)
+        .bind(actor.log_ex)
+        .execute(c)
+        .await
+        .map_err(failed(doing))?;
+    Ok(())
+}
+
+pub(crate) async fn find(c: &mut Connection, id: &ActorId) -> Result<Option<Actor>, Error> {
+    let row = sqlx::query("select * from actors where id = $1")
+        .bind(id.as_str())
+        .fetch_optional(c)
+        .await
+        .map_err(failed("find the actor"))?;
+    row.map(|row| read(&Fields::of(&row, "actors"))).transpose()
+}
+
+/// The actors of one owner, oldest first.
+pub(crate) async fn of_owner(
+    c: &mut Connection,
+    tenant: &Tenant,
+    owner: &str,
+) -> Result<Vec<Actor>, Error> {
+    let rows = sqlx::query(
+        "select * from actors where tenant = $1 and owner = $2 order by created_us, rowid",
+    )
+    .bind(tenant.as_str())
+    .bind(owner)
+    .fetch_all(c)
+    .await
+    .map_err(failed("list the actors"))?;
+    rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
+}
+
+/// Actors whose image no host has had yet, oldest first.
+pub(crate) async fn to_prepare(c: &mut Connection) -> Result<Vec<Actor>, Error> {
+    let rows = sqlx::query("select * from actors where status = 'SUBMITTED' order by created_us")
+        .fetch_all(c)
+        .await
+        .map_err(failed("look for actors to prepare"))?;
+    rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
+}
+
+/// Moves a SUBMITTED or READY actor to `status`, if it is still at `revision`.
+pub(crate) async fn set_status(
+    c: &mut Connection,
+    id: &ActorId,
+    revision: i64,
+    status: ActorStatus,
+    message: &str,
+) -> Result<bool, Error> {
+    let from: &'static str = match status {
+        ActorStatus::Ready => {
+            "update actors set status = $3, status_message = $4 \
+             where id = $1 and revision = $2 and status = 'SUBMITTED'"
+        }
+        _ => {
+            "update actors set status = $3, status_message = $4 \
+             where id = $1 and revision = $2 and status in ('SUBMITTED', 'READY')"
+        }
+    };
+    let done = sqlx::query(from)
+        .bind(id.as_str())
+        .bind(revision)
+        .bind(status.as_str())
+        .bind(message)
+        .execute(c)
+        .await
+        .map_err(failed("set the actor's status"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Makes the actor of a claimed execution READY, if the image that was claimed
+/// is still the one it wants.
+pub(crate) async fn set_ready_by(c: &mut Connection, execution: &ExecutionId) -> Result<(), Error> {
+    sqlx::query(
+        "update actors set status = 'READY', status_message = ' ' where status = 'SUBMITTED' \
+         and (id, revision) in \
+             (select actor_id, claimed_revision from executions where id = $1)",
+    )
+    .bind(execution.as_str())
+    .execute(c)
+    .await
+    .map_err(failed("set the actor's status"))?;
+    Ok(())
+}
+
+pub(crate) async fn set_state(c: &mut Connection, id: &ActorId, state: &Json) -> Result<(), Error> {
+    sqlx::query("update actors set state = $2 where id = $1")
+        .bind(id.as_str())
+        .bind(state.as_str())
+        .execute(c)
+        .await
+        .map_err(failed("set the actor's state"))?;
+    Ok(())
+}
+
+pub(crate) async fn set_shutting_down(c: &mut Connection, id: &ActorId) -> Result<(), Error> {
+    sqlx::query("update actors set status = 'SHUTTING_DOWN' where id = $1")
+        .bind(id.as_str())
+        .execute(c)
+        .await
+        .map_err(failed("delete the actor"))?;
+    Ok(())
+}
+
+/// Removes actors that are shutting down and have nothing running, with all
+/// that is theirs; `only` one, or all. Says which.
+pub(crate) async fn remove_ended(
+    c: &mut Connection,
+    only: Option<&ActorId>,
+) -> Result<Vec<String>, Error> {
+    sqlx::query_scalar(
+        "delete from actors where status = 'SHUTTING_DOWN' and ($1 is null or id = $1) \
+         and not exists (select 1 from executions e \
+                         where e.actor_id = actors.id and e.status = 'RUNNING') \
+         returning id",
+    )
+    .bind(only.map(ActorId::as_str))
+    .fetch_all(c)
+    .await
+    .map_err(failed("remove deleted actors"))
+}
+
+fn read(fields: &Fields<'_>) -> Result<Actor, Error> {
+    let json = |text: String| Json::parse(&text).ok();
+    let token: bool = fields.get("token")?;
+    Ok(Actor {
+        id: fields.parsed("id", |text: String| ActorId::parse(&text))?,
+        tenant: Tenant::new(fields.get::<String>("tenant")?),
+        owner: fields.get("owner")?,
+        name: fields.get("name")?,
+        description: fields.get("description")?,
+        image: fields.get("image")?,
+        stateless: fields.get("stateless")?,
+        kind: fields.get("kind")?,
+        token: if fields.get("token_chosen")? {
+            TokenSetting::Chosen(token)
+        } else {
+            TokenSetting::Default(token)
+        },
+        webhook: fields.get("webhook")?,
+        link: fields.get("link")?,
+        hints: fields.parsed("hints", |text: String| serde_json::from_str(&text).ok())?,
+        privileged: fields.get("privileged")?,
+        max_workers: fields.parsed_if_any("max_workers", |n: i64| u32::try_from(n).ok())?,
+        mem_limit: fields.get("mem_limit")?,
+        max_cpus: fields.parsed_if_any("max_cpus", |n: i64| u64::try_from(n).ok())?,
+        use_container_uid: fields.get("use_container_uid")?,
+        default_environment: fields.parsed("default_environment", json)?,
+        status: fields.parsed("status", |text: String| ActorStatus::parse(&text))?,
+        status_message: fields.get("status_message")?,
+        state: fields.parsed("state", json)?,
+        created: Time::from_micros(fields.get("created_us")?),
+        updated: Time::from_micros(fields.get("updated_us")?),
+        revision: fields.get("revision")?,
+        queue: fields.get("queue")?,
+        log_ex: fields.get("log_ex")?,
+    })
+}

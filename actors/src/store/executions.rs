@@ -1,0 +1,478 @@
+//! The table `executions`. Statuses change through conditional updates, whose
+//! row counts tell lost races.
+
+use std::time::Duration;
+
+use super::{Connection, Fields, failed};
+use crate::clock::Time;
+use crate::error::Error;
+use crate::execution::{Execution, ExecutionStatus, Finish, Outcome, Phase, Phases, Usage};
+use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
+use crate::json::Json;
+
+/// An execution and what only the service knows of it.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) execution: Execution,
+    pub(crate) epoch: i64,
+    pub(crate) sequence: i64,
+    pub(crate) log_truncated: bool,
+    pub(crate) log_expires: Option<Time>,
+}
+
+/// Inserts an accepted execution; nothing when the actor has gone or is going.
+pub(crate) async fn insert(
+    c: &mut Connection,
+    id: &ExecutionId,
+    actor: &ActorId,
+    executor: &str,
+    now: Time,
+    queued: bool,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "insert into executions (id, actor_id, executor, status, actor_revision, accepted_us, \
+                                 queued_us) \
+         select $1, id, $3, 'SUBMITTED', revision, $4, $5 from actors \
+         where id = $2 and status <> 'SHUTTING_DOWN'",
+    )
+    .bind(id.as_str())
+    .bind(actor.as_str())
+    .bind(executor)
+    .bind(now.micros())
+    .bind(queued.then_some(now.micros()))
+    .execute(c)
+    .await
+    .map_err(failed("store the execution"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(crate) async fn find(c: &mut Connection, id: &ExecutionId) -> Result<Option<Stored>, Error> {
+    let row = sqlx::query("select * from executions where id = $1")
+        .bind(id.as_str())
+        .fetch_optional(c)
+        .await
+        .map_err(failed("find the execution"))?;
+    row.map(|row| read(&Fields::of(&row, "executions"))).transpose()
+}
+
+/// The executions of an actor, oldest first.
+pub(crate) async fn of_actor(c: &mut Connection, actor: &ActorId) -> Result<Vec<Execution>, Error> {
+    let rows = sqlx::query("select * from executions where actor_id = $1 order by sequence")
+        .bind(actor.as_str())
+        .fetch_all(c)
+        .await
+        .map_err(failed("list the executions"))?;
+    rows.iter().map(|row| Ok(read(&Fields::of(row, "executions"))?.execution)).collect()
+}
+
+pub(crate) async fn count_running(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
+    let count: i64 = sqlx::query_scalar(
+        "select count(*) from executions where actor_id = $1 and status = 'RUNNING'",
+    )
+    .bind(actor.as_str())
+    .fetch_one(c)
+    .await
+    .map_err(failed("count the running executions"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// How many executions run, of all actors.
+pub(crate) async fn count_all_running(c: &mut Connection) -> Result<u64, Error> {
+    let count: i64 = sqlx::query_scalar("select count(*) from executions where status = 'RUNNING'")
+        .fetch_one(c)
+        .await
+        .map_err(failed("count the running executions"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// Whether an execution of the actor that was accepted earlier has not ended.
+pub(crate) async fn has_earlier_open(
+    c: &mut Connection,
+    actor: &ActorId,
+    sequence: i64,
+) -> Result<bool, Error> {
+    sqlx::query_scalar(
+        "select exists (select 1 from executions where actor_id = $1 \
+         and status in ('SUBMITTED', 'RUNNING') and sequence < $2)",
+    )
+    .bind(actor.as_str())
+    .bind(sequence)
+    .fetch_one(c)
+    .await
+    .map_err(failed("look for earlier executions"))
+}
+
+/// What a claim writes.
+pub(crate) struct NewClaim<'a> {
+    /// The epoch that the row has now.
+    pub(crate) epoch: i64,
+    pub(crate) host: &'a HostId,
+    pub(crate) worker: &'a WorkerId,
+    /// The actor's revision, which decides the image.
+    pub(crate) revision: i64,
+    pub(crate) now: Time,
+    pub(crate) lease_until: Time,
+}
+
+/// Makes a waiting execution a host's, under the next epoch and attempt.
+pub(crate) async fn claim(
+    c: &mut Connection,
+    id: &ExecutionId,
+    claim: &NewClaim<'_>,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "update executions set status = 'RUNNING', epoch = epoch + 1, attempt = attempt + 1, \
+             host_id = $3, worker_id = $4, claimed_revision = $5, lease_until_us = $7, \
+             queued_us = coalesce(queued_us, $6), claimed_us = $6, image_ready_us = null, \
+             created_us = null, started_us = null, first_output_us = null, exited_us = null, \
+             log_bytes = 0, log_truncated = false \
+         where id = $1 and epoch = $2 and status = 'SUBMITTED'",
+    )
+    .bind(id.as_str())
+    .bind(claim.epoch)
+    .bind(claim.host.as_str())
+    .bind(claim.worker.as_str())
+    .bind(claim.revision)
+    .bind(claim.now.micros())
+    .bind(claim.lease_until.micros())
+    .execute(c)
+    .await
+    .map_err(failed("claim the execution"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Prolongs a lease; says whether it was still the host's, and whether a halt
+/// is asked for.
+pub(crate) async fn renew(
+    c: &mut Connection,
+    id: &ExecutionId,
+    epoch: i64,
+    host: &HostId,
+    lease_until: Time,
+) -> Result<Option<bool>, Error> {
+    let halt: Option<Option<i64>> = sqlx::query_scalar(
+        "update executions set lease_until_us = $4 \
+         where id = $1 and epoch = $2 and host_id = $3 and status = 'RUNNING' \
+         returning halt_requested_us",
+    )
+    .bind(id.as_str())
+    .bind(epoch)
+    .bind(host.as_str())
+    .bind(lease_until.micros())
+    .fetch_optional(c)
+    .await
+    .map_err(failed("renew the lease"))?;
+    Ok(halt.map(|halt| halt.is_some()))
+}
+
+pub(crate) async fn record_phase(
+    c: &mut Connection,
+    id: &ExecutionId,
+    epoch: i64,
+    phase: Phase,
+    at: Time,
+) -> Result<bool, Error> {
+    // A phase is noted once.
+    let sql = match phase {
+        Phase::ImageReady => {
+            "update executions set image_ready_us = coalesce(image_ready_us, $3) \
+             where id = $1 and epoch = $2 and status = 'RUNNING'"
+        }
+        Phase::Created => {
+            "update executions set created_us = coalesce(created_us, $3) \
+             where id = $1 and epoch = $2 and status = 'RUNNING'"
+        }
+        Phase::Started => {
+            "update executions set started_us = coalesce(started_us, $3) \
+             where id = $1 and epoch = $2 and status = 'RUNNING'"
+        }
+        Phase::FirstOutput => {
+            "update executions set first_output_us = coalesce(first_output_us, $3) \
+             where id = $1 and epoch = $2 and status = 'RUNNING'"
+        }
+        Phase::Exited => {
+            "update executions set exited_us = coalesce(exited_us, $3) \
+             where id = $1 and epoch = $2 and status = 'RUNNING'"
+        }
+        // The service notes these itself.
+        Phase::Accepted | Phase::Queued | Phase::Claimed | Phase::Stored => return Ok(true),
+    };
+    let done = sqlx::query(sql)
+        .bind(id.as_str())
+        .bind(epoch)
+        .bind(at.micros())
+        .execute(c)
+        .await
+        .map_err(failed("record a phase"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Ends a claimed execution, if the claim still holds.
+pub(crate) async fn finish(
+    c: &mut Connection,
+    id: &ExecutionId,
+    epoch: i64,
+    finish: &Finish,
+    now: Time,
+    log_expires: Option<Time>,
+) -> Result<bool, Error> {
+    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let phase = |phase| finish.phases.at(phase).map(Time::micros);
+    let done = sqlx::query(
+        "update executions set status = $3, outcome = $4, reason = $5, exit_code = $6, \
+             final_state = $7, cpu_ns = $8, io_bytes = $9, runtime_us = $10, \
+             peak_memory_bytes = $11, image_ready_us = coalesce(image_ready_us, $12), \
+             created_us = coalesce(created_us, $13), started_us = coalesce(started_us, $14), \
+             first_output_us = coalesce(first_output_us, $15), \
+             exited_us = coalesce(exited_us, $16), stored_us = $17, log_expires_us = $18, \
+             lease_until_us = null \
+         where id = $1 and epoch = $2 and status = 'RUNNING'",
+    )
+    .bind(id.as_str())
+    .bind(epoch)
+    .bind(finish.outcome.status().as_str())
+    .bind(finish.outcome.as_str())
+    .bind((!finish.reason.is_empty()).then_some(finish.reason.as_str()))
+    .bind(finish.exit_code)
+    .bind(finish.final_state.as_ref().map(Json::as_str))
+    .bind(whole(finish.usage.cpu_ns))
+    .bind(whole(finish.usage.io_bytes))
+    .bind(i64::try_from(finish.usage.runtime.as_micros()).unwrap_or(i64::MAX))
+    .bind(finish.usage.peak_memory_bytes.map(whole))
+    .bind(phase(Phase::ImageReady))
+    .bind(phase(Phase::Created))
+    .bind(phase(Phase::Started))
+    .bind(phase(Phase::FirstOutput))
+    .bind(phase(Phase::Exited))
+    .bind(now.micros())
+    .bind(log_expires.map(Time::micros))
+    .execute(c)
+    .await
+    .map_err(failed("finish the execution"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// What becomes of the attempt number of an execution that goes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It counts.
+    Spent,
+    /// It does not: the host gave it back before it did anything.
+    Kept,
+}
+
+/// Puts a claimed execution back among the waiting, if the claim still holds.
+pub(crate) async fn give_back(
+    c: &mut Connection,
+    id: &ExecutionId,
+    epoch: i64,
+    attempt: Attempt,
+    now: Time,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "update executions set status = 'SUBMITTED', attempt = attempt - $3, queued_us = $4, \
+             lease_until_us = null, host_id = null, worker_id = null, claimed_us = null, \
+             image_ready_us = null, created_us = null, started_us = null, \
+             first_output_us = null, exited_us = null \
+         where id = $1 and epoch = $2 and status = 'RUNNING'",
+    )
+    .bind(id.as_str())
+    .bind(epoch)
+    .bind(i64::from(attempt == Attempt::Kept))
+    .bind(now.micros())
+    .execute(c)
+    .await
+    .map_err(failed("give the execution back"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Ends a waiting execution that will not run.
+pub(crate) async fn cancel_waiting(
+    c: &mut Connection,
+    id: &ExecutionId,
+    outcome: Outcome,
+    reason: &str,
+    now: Time,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "update executions set status = 'ERROR', outcome = $2, reason = $3, stored_us = $4 \
+         where id = $1 and status = 'SUBMITTED'",
+    )
+    .bind(id.as_str())
+    .bind(outcome.as_str())
+    .bind(reason)
+    .bind(now.micros())
+    .execute(c)
+    .await
+    .map_err(failed("cancel the execution"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+/// Ends all waiting executions of an actor; says how many.
+pub(crate) async fn cancel_all_waiting(
+    c: &mut Connection,
+    actor: &ActorId,
+    reason: &str,
+    now: Time,
+) -> Result<u64, Error> {
+    let done = sqlx::query(
+        "update executions set status = 'ERROR', outcome = 'cancelled', reason = $2, \
+             stored_us = $3 where actor_id = $1 and status = 'SUBMITTED'",
+    )
+    .bind(actor.as_str())
+    .bind(reason)
+    .bind(now.micros())
+    .execute(c)
+    .await
+    .map_err(failed("cancel the waiting executions"))?;
+    Ok(done.rows_affected())
+}
+
+pub(crate) async fn request_halt(
+    c: &mut Connection,
+    id: &ExecutionId,
+    now: Time,
+) -> Result<bool, Error> {
+    let done = sqlx::query(
+        "update executions set halt_requested_us = coalesce(halt_requested_us, $2) \
+         where id = $1 and status = 'RUNNING'",
+    )
+    .bind(id.as_str())
+    .bind(now.micros())
+    .execute(c)
+    .await
+    .map_err(failed("halt the execution"))?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(crate) async fn request_halt_of_actor(
+    c: &mut Connection,
+    actor: &ActorId,
+    now: Time,
+) -> Result<(), Error> {
+    sqlx::query(
+        "update executions set halt_requested_us = coalesce(halt_requested_us, $2) \
+         where actor_id = $1 and status = 'RUNNING'",
+    )
+    .bind(actor.as_str())
+    .bind(now.micros())
+    .execute(c)
+    .await
+    .map_err(failed("halt the actor's executions"))?;
+    Ok(())
+}
+
+/// Running executions whose lease ended before `now`.
+pub(crate) async fn with_expired_lease(
+    c: &mut Connection,
+    now: Time,
+) -> Result<Vec<Stored>, Error> {
+    let rows = sqlx::query(
+        "select * from executions where status = 'RUNNING' and lease_until_us < $1 \
+         order by lease_until_us limit 1000",
+    )
+    .bind(now.micros())
+    .fetch_all(c)
+    .await
+    .map_err(failed("look for ended leases"))?;
+    rows.iter().map(|row| read(&Fields::of(row, "executions"))).collect()
+}
+
+/// Running executions of other processes of the host that `host` is one of.
+pub(crate) async fn of_earlier_processes(
+    c: &mut Connection,
+    host: &HostId,
+) -> Result<Vec<Stored>, Error> {
+    let rows = sqlx::query(
+        "select e.* from executions e join hosts h on h.id = e.host_id \
+         where e.status = 'RUNNING' and h.id <> $1 \
+         and h.name = (select name from hosts where id = $1)",
+    )
+    .bind(host.as_str())
+    .fetch_all(c)
+    .await
+    .map_err(failed("look for executions of earlier processes"))?;
+    rows.iter().map(|row| read(&Fields::of(row, "executions"))).collect()
+}
+
+/// Accepted executions that the queue never got; says which are queued now.
+pub(crate) async fn unqueued(c: &mut Connection) -> Result<Vec<ExecutionId>, Error> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "select id from executions where status = 'SUBMITTED' and queued_us is null \
+         order by sequence limit 1000",
+    )
+    .fetch_all(c)
+    .await
+    .map_err(failed("look for executions to queue"))?;
+    ids.into_iter()
+        .map(|id| {
+            ExecutionId::parse(&id).ok_or_else(|| Error::Inconsistent {
+                table: "executions",
+                column: "id".to_owned(),
+                row: id,
+            })
+        })
+        .collect()
+}
+
+pub(crate) async fn set_queued(
+    c: &mut Connection,
+    id: &ExecutionId,
+    now: Time,
+) -> Result<(), Error> {
+    sqlx::query("update executions set queued_us = $2 where id = $1 and status = 'SUBMITTED'")
+        .bind(id.as_str())
+        .bind(now.micros())
+        .execute(c)
+        .await
+        .map_err(failed("note that the execution is queued"))?;
+    Ok(())
+}
+
+fn read(fields: &Fields<'_>) -> Result<Stored, Error> {
+    let mut phases = Phases::default();
+    for (phase, column) in [
+        (Phase::Accepted, "accepted_us"),
+        (Phase::Queued, "queued_us"),
+        (Phase::Claimed, "claimed_us"),
+        (Phase::ImageReady, "image_ready_us"),
+        (Phase::Created, "created_us"),
+        (Phase::Started, "started_us"),
+        (Phase::FirstOutput, "first_output_us"),
+        (Phase::Exited, "exited_us"),
+        (Phase::Stored, "stored_us"),
+    ] {
+        if let Some(micros) = fields.get::<Option<i64>>(column)? {
+            phases.set(phase, Time::from_micros(micros));
+        }
+    }
+    let whole = |n: i64| u64::try_from(n).ok();
+    let execution = Execution {
+        id: fields.parsed("id", |text: String| ExecutionId::parse(&text))?,
+        actor: fields.parsed("actor_id", |text: String| ActorId::parse(&text))?,
+        executor: fields.get("executor")?,
+        status: fields.parsed("status", |text: String| ExecutionStatus::parse(&text))?,
+        outcome: fields.parsed_if_any("outcome", |text: String| Outcome::parse(&text))?,
+        reason: fields.get("reason")?,
+        attempt: fields.parsed("attempt", |n: i64| u32::try_from(n).ok())?,
+        actor_revision: fields.get("actor_revision")?,
+        worker: fields.parsed_if_any("worker_id", |text: String| WorkerId::parse(&text))?,
+        phases,
+        exit_code: fields.parsed_if_any("exit_code", |n: i64| i32::try_from(n).ok())?,
+        final_state: fields.parsed_if_any("final_state", |text: String| Json::parse(&text).ok())?,
+        usage: Usage {
+            cpu_ns: fields.parsed("cpu_ns", whole)?,
+            io_bytes: fields.parsed("io_bytes", whole)?,
+            runtime: Duration::from_micros(fields.parsed("runtime_us", whole)?),
+            peak_memory_bytes: fields.parsed_if_any("peak_memory_bytes", whole)?,
+        },
+        halt_requested: fields.get::<Option<i64>>("halt_requested_us")?.is_some(),
+    };
+    Ok(Stored {
+        execution,
+        epoch: fields.get("epoch")?,
+        sequence: fields.get("sequence")?,
+        log_truncated: fields.get("log_truncated")?,
+        log_expires: fields.get::<Option<i64>>("log_expires_us")?.map(Time::from_micros),
+    })
+}

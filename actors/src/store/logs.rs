@@ -1,0 +1,156 @@
+//! The table `log_chunks`: output in the pieces in which it came.
+
+use super::{Connection, failed};
+use crate::clock::Time;
+use crate::error::Error;
+use crate::id::{ActorId, ExecutionId};
+
+/// Appends output of the claim `epoch`, as far as the limit allows; false when
+/// the claim no longer holds.
+pub(crate) async fn append(
+    c: &mut Connection,
+    execution: &ExecutionId,
+    epoch: i64,
+    bytes: &[u8],
+    truncated: bool,
+    limit_bytes: u64,
+) -> Result<bool, Error> {
+    let row: Option<(i64, bool)> = sqlx::query_as(
+        "select log_bytes, log_truncated from executions \
+         where id = $1 and epoch = $2 and status = 'RUNNING'",
+    )
+    .bind(execution.as_str())
+    .bind(epoch)
+    .fetch_optional(&mut *c)
+    .await
+    .map_err(failed("find the log"))?;
+    let Some((position, already_truncated)) = row else { return Ok(false) };
+    let room = if already_truncated {
+        // Nothing follows a cut.
+        0
+    } else {
+        usize::try_from(limit_bytes.saturating_sub(u64::try_from(position).unwrap_or(0)))
+            .unwrap_or(usize::MAX)
+    };
+    let kept = cut(bytes, room);
+    let truncated = truncated || kept.len() < bytes.len();
+    if !kept.is_empty() {
+        sqlx::query("insert into log_chunks (execution_id, position, bytes) values ($1, $2, $3)")
+            .bind(execution.as_str())
+            .bind(position)
+            .bind(kept)
+            .execute(&mut *c)
+            .await
+            .map_err(failed("append to the log"))?;
+    }
+    if !kept.is_empty() || (truncated && !already_truncated) {
+        sqlx::query(
+            "update executions set log_bytes = log_bytes + $2, \
+                 log_truncated = log_truncated or $3 where id = $1",
+        )
+        .bind(execution.as_str())
+        .bind(i64::try_from(kept.len()).unwrap_or(i64::MAX))
+        .bind(truncated)
+        .execute(c)
+        .await
+        .map_err(failed("append to the log"))?;
+    }
+    Ok(true)
+}
+
+/// At most `room` bytes, and no part of a character at the end.
+fn cut(bytes: &[u8], room: usize) -> &[u8] {
+    if bytes.len() <= room {
+        return bytes;
+    }
+    let mut end = room;
+    // A character of UTF-8 has at most three bytes after its first.
+    while end > 0 && room - end < 3 && bytes[end] & 0xc0 == 0x80 {
+        end -= 1;
+    }
+    &bytes[..end]
+}
+
+/// The output from `position` on.
+pub(crate) async fn from(
+    c: &mut Connection,
+    execution: &ExecutionId,
+    position: u64,
+) -> Result<Vec<u8>, Error> {
+    let position = i64::try_from(position).unwrap_or(i64::MAX);
+    // The chunk that holds the position may begin before it.
+    let chunks: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "select position, bytes from log_chunks where execution_id = $1 and position >= coalesce( \
+             (select max(position) from log_chunks where execution_id = $1 and position <= $2), 0) \
+         order by position",
+    )
+    .bind(execution.as_str())
+    .bind(position)
+    .fetch_all(c)
+    .await
+    .map_err(failed("read the log"))?;
+    let mut log = Vec::new();
+    for (start, bytes) in chunks {
+        let skip = usize::try_from(position.saturating_sub(start)).unwrap_or(0).min(bytes.len());
+        log.extend_from_slice(&bytes[skip..]);
+    }
+    Ok(log)
+}
+
+/// Drops the output of an execution.
+pub(crate) async fn remove(c: &mut Connection, execution: &ExecutionId) -> Result<(), Error> {
+    sqlx::query("delete from log_chunks where execution_id = $1")
+        .bind(execution.as_str())
+        .execute(c)
+        .await
+        .map_err(failed("drop the log"))?;
+    Ok(())
+}
+
+/// Drops the output of all executions of an actor.
+pub(crate) async fn remove_of_actor(c: &mut Connection, actor: &ActorId) -> Result<(), Error> {
+    sqlx::query(
+        "delete from log_chunks where execution_id in \
+             (select id from executions where actor_id = $1)",
+    )
+    .bind(actor.as_str())
+    .execute(c)
+    .await
+    .map_err(failed("drop the logs"))?;
+    Ok(())
+}
+
+/// Drops logs that expired; says of how many executions.
+pub(crate) async fn remove_expired(c: &mut Connection, now: Time) -> Result<u64, Error> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "update executions set log_expires_us = null, log_bytes = 0, log_truncated = false \
+         where log_expires_us < $1 returning id",
+    )
+    .bind(now.micros())
+    .fetch_all(&mut *c)
+    .await
+    .map_err(failed("expire logs"))?;
+    for id in &ids {
+        sqlx::query("delete from log_chunks where execution_id = $1")
+            .bind(id)
+            .execute(&mut *c)
+            .await
+            .map_err(failed("expire logs"))?;
+    }
+    Ok(ids.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cut;
+
+    #[test]
+    fn a_cut_leaves_whole_characters() {
+        for (text, room, kept) in
+            [("abc", 5, "abc"), ("abc", 2, "ab"), ("aé", 2, "a"), ("a😀", 4, "a"), ("é", 0, "")]
+        {
+            assert_eq!(cut(text.as_bytes(), room), kept.as_bytes(), "{text} {room}");
+        }
+        assert_eq!(cut(&[0x80; 10], 8), &[0x80; 5], "what is not UTF-8 loses three bytes at most");
+    }
+}

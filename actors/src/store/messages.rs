@@ -1,0 +1,69 @@
+//! The table `messages`: the input of each execution.
+
+use sqlx::Row as _;
+
+use super::{Connection, failed};
+use crate::error::Error;
+use crate::id::ExecutionId;
+use crate::json::Json;
+use crate::message::{ContentType, MessageBody, NewMessage};
+
+pub(crate) async fn insert(
+    c: &mut Connection,
+    execution: &ExecutionId,
+    message: &NewMessage,
+) -> Result<(), Error> {
+    let (kind, body) = match &message.body {
+        MessageBody::Text(text) => ("text", text.as_str()),
+        MessageBody::Json(json) => ("json", json.as_str()),
+        MessageBody::Binary(_) => {
+            return Err(Error::invalid("message", "binary messages are not supported yet"));
+        }
+    };
+    let environment = serde_json::to_string(&message.environment).expect("texts become JSON");
+    sqlx::query(
+        "insert into messages (execution_id, kind, body, content_type, environment) \
+         values ($1, $2, $3, $4, $5)",
+    )
+    .bind(execution.as_str())
+    .bind(kind)
+    .bind(body)
+    .bind(message.content_type.as_str())
+    .bind(environment)
+    .execute(c)
+    .await
+    .map_err(failed("store the message"))?;
+    Ok(())
+}
+
+/// The message of an execution, which always has one.
+pub(crate) async fn of_execution(
+    c: &mut Connection,
+    execution: &ExecutionId,
+) -> Result<NewMessage, Error> {
+    let inconsistent = |column: &str| Error::Inconsistent {
+        table: "messages",
+        column: column.to_owned(),
+        row: execution.to_string(),
+    };
+    let row = sqlx::query("select * from messages where execution_id = $1")
+        .bind(execution.as_str())
+        .fetch_optional(c)
+        .await
+        .map_err(failed("find the message"))?
+        .ok_or_else(|| inconsistent("execution_id"))?;
+    let text =
+        |column: &'static str| row.try_get::<String, _>(column).map_err(|_| inconsistent(column));
+    let body = match text("kind")?.as_str() {
+        "text" => MessageBody::Text(text("body")?),
+        "json" => MessageBody::Json(Json::parse(&text("body")?).map_err(|_| inconsistent("body"))?),
+        _ => return Err(inconsistent("kind")),
+    };
+    Ok(NewMessage {
+        body,
+        content_type: ContentType::parse(&text("content_type")?)
+            .ok_or_else(|| inconsistent("content_type"))?,
+        environment: serde_json::from_str(&text("environment")?)
+            .map_err(|_| inconsistent("environment"))?,
+    })
+}
