@@ -1,2 +1,77 @@
 //! The HTTP interface of the service: routes, dialects, authentication.
+//!
+//! A request passes `edge` (path, dialect, request id, CORS), the route table
+//! in `routes`, `auth` and `parameters`, and comes back as an answer without a
+//! dialect, which `envelope` writes.
+//!
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+
+mod config;
+mod dialect;
+
+mod auth;
+mod parameters;
+
+mod envelope;
+mod error;
+
+mod edge;
+mod routes;
+mod server;
+
+use std::sync::Arc;
+
+use abax_actors::Service;
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+
+pub use auth::{KeyTooShort, Keys, TokenError};
+pub use config::{Config, ConfigError};
+pub use dialect::Dialect;
+pub use envelope::VERSION;
+pub use routes::{Access, RouteInfo, route_table};
+pub use server::serve;
+
+/// What handlers work with: the service, its keys, the settings. Clones share it.
+#[derive(Debug, Clone)]
+pub struct App(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    service: Service,
+    keys: Keys,
+    config: Config,
+}
+
+impl App {
+    /// An interface to `service`.
+    ///
+    /// # Errors
+    ///
+    /// A setting that cannot work, see [`Config::check`].
+    pub fn new(service: Service, keys: Keys, config: Config) -> Result<Self, ConfigError> {
+        Ok(Self(Arc::new(Parts { service, keys, config: config.check()? })))
+    }
+
+    pub(crate) fn service(&self) -> &Service {
+        &self.0.service
+    }
+
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.0.keys
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+}
+
+/// The whole interface as one service; [`serve`] puts it on a socket.
+pub fn router(app: App) -> Router {
+    let inner =
+        routes::router().layer(CatchPanicLayer::custom(error::of_panic)).with_state(app.clone());
+    // The path must have its final form before the inner router sees it, so
+    // the edge stands in front of a router, not within one.
+    Router::new().fallback_service(inner).layer(middleware::from_fn_with_state(app, edge::edge))
+}

@@ -1,0 +1,324 @@
+//! Who is asking: tokens, and the extractor that reads them.
+//!
+//! A token is a JWT signed with HS256 under this service's own key. Whichever
+//! header carries it, the token alone says who the caller is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use abax_actors::{Caller, Clock, Role, Tenant, Time};
+use axum::extract::FromRequestParts;
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::App;
+use crate::error::{ApiError, Meaning};
+
+/// How far the clocks of two machines may differ.
+const LEEWAY: Duration = Duration::from_secs(30);
+/// A larger token is none of ours.
+const LONGEST_TOKEN: usize = 8 << 10;
+/// What a key must have at least: the length of the hash that it keys, RFC 7518 §3.2.
+const SHORTEST_KEY: usize = 32;
+
+/// The key that signs and verifies tokens. Clones share it; `Debug` does not show it.
+#[derive(Clone)]
+pub struct Keys {
+    signing: Arc<EncodingKey>,
+    verifying: Arc<DecodingKey>,
+    clock: Clock,
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys([redacted])")
+    }
+}
+
+/// The key has too few bytes to be safe.
+#[derive(Debug, thiserror::Error)]
+#[error("the signing key has {actual} bytes; it needs at least {SHORTEST_KEY} random ones")]
+pub struct KeyTooShort {
+    actual: usize,
+}
+
+/// What a token says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    /// The user.
+    sub: String,
+    tenant: String,
+    #[serde(default)]
+    roles: Vec<String>,
+    /// Seconds since the epoch, as are all times of RFC 7519.
+    iat: i64,
+    exp: i64,
+}
+
+/// Why a token does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// Not a JWT, not ours, or changed on the way.
+    #[error("the token is not one of this service's: {problem}; get a new one with `abax token`")]
+    Invalid {
+        /// What gives it away.
+        problem: &'static str,
+    },
+    /// It held until then.
+    #[error("the token expired at {at}; get a new one with `abax token`")]
+    Expired {
+        /// When that was.
+        at: String,
+    },
+}
+
+impl Keys {
+    /// Keys made of `secret`, by the system's clock.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than 32 bytes.
+    pub fn new(secret: &[u8]) -> Result<Self, KeyTooShort> {
+        Self::with_clock(secret, Clock::system())
+    }
+
+    /// Keys whose tokens expire by `clock`.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than 32 bytes.
+    pub fn with_clock(secret: &[u8], clock: Clock) -> Result<Self, KeyTooShort> {
+        if secret.len() < SHORTEST_KEY {
+            return Err(KeyTooShort { actual: secret.len() });
+        }
+        Ok(Self {
+            signing: Arc::new(EncodingKey::from_secret(secret)),
+            verifying: Arc::new(DecodingKey::from_secret(secret)),
+            clock,
+        })
+    }
+
+    /// A token for `user` of `tenant` that holds for `lifetime`.
+    ///
+    /// Of the roles, `admin` and `privileged` (and Abaco's names for them) mean something.
+    ///
+    /// # Panics
+    ///
+    /// Never: texts and integers always serialize, and HMAC takes a key of any length.
+    pub fn mint<R: AsRef<str>>(
+        &self,
+        user: &str,
+        tenant: &str,
+        roles: &[R],
+        lifetime: Duration,
+    ) -> SecretString {
+        let now = self.clock.now();
+        let claims = Claims {
+            sub: user.to_owned(),
+            tenant: tenant.to_owned(),
+            roles: roles.iter().map(|role| role.as_ref().to_owned()).collect(),
+            iat: seconds(now),
+            exp: seconds(now.after(lifetime)),
+        };
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
+            .expect("claims serialize, and HMAC takes a key of any length")
+            .into()
+    }
+
+    /// The caller that `token` names.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`]: not ours, or no longer.
+    pub fn verify(&self, token: &str) -> Result<Caller, TokenError> {
+        let invalid = |problem| TokenError::Invalid { problem };
+        if token.len() > LONGEST_TOKEN {
+            return Err(invalid("too long"));
+        }
+        // The algorithm is ours to choose, never the token's.
+        let mut validation = Validation::new(Algorithm::HS256);
+        // Checked below, by our clock and with the time in the message.
+        validation.validate_exp = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.verifying, &validation)
+            .map_err(|error| invalid(problem(error.kind())))?
+            .claims;
+        let now = self.clock.now();
+        let end = Time::from_micros(claims.exp.saturating_mul(1_000_000));
+        if now >= end.after(LEEWAY) {
+            return Err(TokenError::Expired { at: end.iso_millis() });
+        }
+        if claims.sub.is_empty() || claims.tenant.is_empty() {
+            return Err(invalid("it names no user or no tenant"));
+        }
+        let role = claims.roles.iter().map(|role| role_of(role)).max().unwrap_or(Role::User);
+        Ok(Caller::new(Tenant::new(claims.tenant), claims.sub, role))
+    }
+}
+
+fn seconds(time: Time) -> i64 {
+    time.micros().div_euclid(1_000_000)
+}
+
+fn problem(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
+    use jsonwebtoken::errors::ErrorKind;
+
+    match kind {
+        ErrorKind::InvalidSignature => "its signature does not fit",
+        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
+            "it is not signed with HS256"
+        }
+        ErrorKind::MissingRequiredClaim(_) | ErrorKind::Json(_) => {
+            "it lacks one of the claims sub, tenant, iat and exp"
+        }
+        _ => "it is no JWT",
+    }
+}
+
+/// Our names, Abaco's v3 names, Abaco's v2 names.
+fn role_of(name: &str) -> Role {
+    match name {
+        "admin" | "abaco_admin" | "Internal/abaco-admin" => Role::Admin,
+        "privileged" | "abaco_privileged" | "Internal/abaco-privileged" => Role::Privileged,
+        _ => Role::User,
+    }
+}
+
+/// The caller of a request; a handler that takes it is not for strangers.
+#[derive(Debug)]
+pub(crate) struct Signed(pub(crate) Caller);
+
+impl FromRequestParts<App> for Signed {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let refused = |message: String| ApiError::new(Meaning::Unauthenticated, message);
+        let Some(Presented { token, tenant }) = presented(&parts.headers)? else {
+            return Err(refused(
+                "No JWT or nonce provided. Send the header Authorization: Bearer TOKEN; \
+                 `abax token` prints one."
+                    .to_owned(),
+            ));
+        };
+        let caller = app
+            .keys()
+            .verify(token)
+            .map_err(|error| refused(format!("Not authenticated: {error}.")))?;
+        if let Some(named) = tenant
+            && normal(&named) != normal(caller.tenant.as_str())
+        {
+            return Err(refused(format!(
+                "Not authenticated: the token is for tenant {}, the header names {named}.",
+                caller.tenant
+            )));
+        }
+        let span = tracing::Span::current();
+        span.record("caller.user", caller.user.as_str());
+        span.record("caller.tenant", caller.tenant.as_str());
+        Ok(Self(caller))
+    }
+}
+
+/// A token as it was presented.
+struct Presented<'a> {
+    token: &'a str,
+    /// The tenant that the header's own name claims.
+    tenant: Option<String>,
+}
+
+const TAPIS_TOKEN: HeaderName = HeaderName::from_static("x-tapis-token");
+const ON_BEHALF: [&str; 2] = ["x-tapis-user", "x-tapis-tenant"];
+const ASSERTION: &str = "x-jwt-assertion-";
+
+/// The request's token, from the first of the three headers that may carry one.
+fn presented(headers: &HeaderMap) -> Result<Option<Presented<'_>>, ApiError> {
+    let unreadable = || {
+        ApiError::new(
+            Meaning::Unauthenticated,
+            "Not authenticated: the token's header cannot be read; \
+             send the header Authorization: Bearer TOKEN.",
+        )
+    };
+    let assertion = headers.iter().find_map(|(name, value)| {
+        let name = name.as_str().replace('_', "-");
+        name.strip_prefix(ASSERTION).map(|tenant| (tenant.to_owned(), value))
+    });
+    if let Some((tenant, value)) = assertion {
+        let token = value.to_str().map_err(|_| unreadable())?.trim();
+        return Ok(Some(Presented { token, tenant: Some(tenant) }));
+    }
+    if let Some(value) = headers.get(TAPIS_TOKEN) {
+        if let Some(name) = ON_BEHALF.iter().find(|name| headers.contains_key(**name)) {
+            return Err(ApiError::new(
+                Meaning::Unauthenticated,
+                format!("Not authenticated: {name} is for service tokens, and this is a user's."),
+            ));
+        }
+        let token = value.to_str().map_err(|_| unreadable())?.trim();
+        return Ok(Some(Presented { token, tenant: None }));
+    }
+    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| unreadable())?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+            Ok(Some(Presented { token: token.trim(), tenant: None }))
+        }
+        _ => Err(unreadable()),
+    }
+}
+
+/// Header names have no case, and there `_` is `-`.
+fn normal(tenant: &str) -> String {
+    tenant.to_ascii_lowercase().replace('_', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn a_minted_token_names_its_caller_until_it_expires() {
+        let clock = Clock::standing_at(Time::from_micros(1_800_000_000_000_000));
+        let keys = Keys::with_clock(SECRET, clock.clone()).unwrap();
+        let token = keys.mint("ada", "ABAX", &["admin"], Duration::from_secs(60));
+        let caller = keys.verify(token.expose_secret()).unwrap();
+        assert_eq!(caller, Caller::new(Tenant::new("ABAX"), "ada", Role::Admin));
+
+        clock.advance(Duration::from_secs(60) + LEEWAY);
+        let error = keys.verify(token.expose_secret()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the token expired at 2027-01-15T08:01:00.000Z; get a new one with `abax token`"
+        );
+    }
+
+    #[test]
+    fn roles_have_three_vocabularies_and_the_highest_counts() {
+        let keys = Keys::new(SECRET).unwrap();
+        for (roles, role) in [
+            (vec![], Role::User),
+            (vec!["Internal/everyone"], Role::User),
+            (vec!["abaco_privileged"], Role::Privileged),
+            (vec!["Internal/abaco-privileged", "Internal/abaco-admin"], Role::Admin),
+        ] {
+            let token = keys.mint("ada", "ABAX", &roles, Duration::from_secs(60));
+            assert_eq!(keys.verify(token.expose_secret()).unwrap().role, role, "{roles:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let keys = Keys::new(SECRET).unwrap();
+        assert_eq!(format!("{keys:?}"), "Keys([redacted])");
+        assert_eq!(Keys::new(b"short").unwrap_err().actual, 5);
+    }
+}

@@ -1,0 +1,322 @@
+//! The body that every answer has, and the one place where it is written.
+//!
+//! Handlers return a [`Reply`] or an [`ApiError`]; both travel to the edge as
+//! an extension of an empty response, and become bytes there, in the dialect
+//! that the caller speaks.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
+
+use crate::dialect::Dialect;
+use crate::error::{ApiError, Meaning};
+
+/// What every envelope says of the service's release.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// An object of a result, before any dialect: snake names in the order of writing.
+///
+/// Only its own names change case; what is inside a value stays as it was sent,
+/// to the last digit, so values are kept as their JSON text.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Object(Vec<(String, Item)>);
+
+#[derive(Debug, Clone)]
+enum Item {
+    Value(Box<RawValue>),
+    /// Paths from the root `/`.
+    Links(Vec<(&'static str, String)>),
+    Link(String),
+    /// An object or rows whose names change case too, and which keep their nulls.
+    Part(Object),
+    Rows(Vec<Object>),
+}
+
+impl Object {
+    /// Adds `name` with a value that serializes to JSON.
+    pub(crate) fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        let value = to_raw_value(&value).expect("what we answer with has a JSON form");
+        self.0.push((name.to_owned(), Item::Value(value)));
+        self
+    }
+
+    /// Adds `_links`, each a path from the root `/`.
+    pub(crate) fn with_links<const N: usize>(mut self, links: [(&'static str, String); N]) -> Self {
+        self.0.push(("_links".to_owned(), Item::Links(links.into())));
+        self
+    }
+
+    /// Adds `api_server`, the root of all links.
+    pub(crate) fn with_server(mut self) -> Self {
+        self.0.push(("api_server".to_owned(), Item::Link("/".to_owned())));
+        self
+    }
+
+    /// Adds an object of which the above holds too.
+    pub(crate) fn with_part(mut self, name: &str, part: Object) -> Self {
+        self.0.push((name.to_owned(), Item::Part(part)));
+        self
+    }
+
+    /// Adds a list of such objects.
+    pub(crate) fn with_rows(mut self, name: &str, rows: Vec<Object>) -> Self {
+        self.0.push((name.to_owned(), Item::Rows(rows)));
+        self
+    }
+
+    /// Writes the names and links of `dialect`.
+    fn write(self, audience: Audience<'_>, drops_nulls: bool) -> Written {
+        let Audience { dialect, server, .. } = audience;
+        let rows = |rows: Vec<Object>| rows.into_iter().map(|row| row.write(audience, false));
+        let mut written = Written::default();
+        for (name, item) in self.0 {
+            let value = match item {
+                Item::Value(value) if drops_nulls && value.get() == "null" => continue,
+                Item::Value(value) => value,
+                Item::Links(links) => {
+                    let mut resolved = Written::default();
+                    for (name, link) in links {
+                        resolved.set(name.to_owned(), raw(&dialect.link(server, &link)));
+                    }
+                    raw(&resolved)
+                }
+                Item::Link(link) => raw(&dialect.link(server, &link)),
+                Item::Part(part) => raw(&part.write(audience, false)),
+                Item::Rows(list) => raw(&rows(list).collect::<Vec<_>>()),
+            };
+            written.set(dialect.key(&name), value);
+        }
+        written
+    }
+}
+
+/// An object with its final names, in order; a later value under a name replaces the earlier.
+#[derive(Debug, Default)]
+struct Written(Vec<(String, Box<RawValue>)>);
+
+impl Written {
+    fn set(&mut self, name: String, value: Box<RawValue>) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name, value)),
+        }
+    }
+}
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+fn raw(value: &impl Serialize) -> Box<RawValue> {
+    to_raw_value(value).expect("texts and JSON have a JSON form")
+}
+
+/// A success, before any dialect.
+#[derive(Debug, Clone)]
+pub(crate) struct Reply {
+    kind: Kind,
+    message: String,
+    result: Outcome,
+    keeps_nulls: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Outcome {
+    Nothing,
+    One(Object),
+    Many(Vec<Object>),
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Done,
+    Created { location: String },
+    Accepted { location: String },
+}
+
+impl Reply {
+    /// 200 with the result null.
+    pub(crate) fn done(message: impl Into<String>) -> Self {
+        Self {
+            kind: Kind::Done,
+            message: message.into(),
+            result: Outcome::Nothing,
+            keeps_nulls: false,
+        }
+    }
+
+    /// 200 with one object.
+    pub(crate) fn one(message: impl Into<String>, object: Object) -> Self {
+        Self { result: Outcome::One(object), ..Self::done(message) }
+    }
+
+    /// 200 with a list.
+    pub(crate) fn many(message: impl Into<String>, objects: Vec<Object>) -> Self {
+        Self { result: Outcome::Many(objects), ..Self::done(message) }
+    }
+
+    /// Something new exists at `location`: 201, and 200 for Abaco's clients.
+    pub(crate) fn created(mut self, location: impl Into<String>) -> Self {
+        self.kind = Kind::Created { location: location.into() };
+        self
+    }
+
+    /// Work was accepted and can be followed at `location`: 202, and 200 for Abaco's clients.
+    pub(crate) fn accepted(mut self, location: impl Into<String>) -> Self {
+        self.kind = Kind::Accepted { location: location.into() };
+        self
+    }
+
+    /// Nulls of this result stay in every dialect.
+    pub(crate) fn keeping_nulls(mut self) -> Self {
+        self.keeps_nulls = true;
+        self
+    }
+}
+
+/// What a handler left for the edge to write.
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Reply(Reply),
+    Failure(ApiError),
+    /// A message's acknowledgement whose status is 202 in every dialect.
+    StillRunning(Reply),
+}
+
+impl Answer {
+    /// The response that carries this answer to the edge.
+    fn carried(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        Answer::Reply(self).carried()
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        self.carried()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        Answer::Failure(self).carried()
+    }
+}
+
+/// Whom an answer is written for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Audience<'a> {
+    pub(crate) dialect: Dialect,
+    /// Scheme and authority of this service as its callers reach it, no slash at the end.
+    pub(crate) server: &'a str,
+    pub(crate) request_id: &'a str,
+}
+
+/// Writes an answer for its audience.
+pub(crate) fn write(answer: Answer, audience: Audience<'_>) -> Response {
+    match answer {
+        Answer::Reply(reply) => write_reply(reply, audience, false),
+        Answer::StillRunning(reply) => write_reply(reply, audience, true),
+        Answer::Failure(error) => write_failure(&error, audience),
+    }
+}
+
+fn write_reply(reply: Reply, audience: Audience<'_>, still_running: bool) -> Response {
+    let Audience { dialect, server, .. } = audience;
+    let (status, location) = match reply.kind {
+        Kind::Accepted { location } if still_running => (StatusCode::ACCEPTED, Some(location)),
+        Kind::Done => (StatusCode::OK, None),
+        // Abaco answers 200 for every creation, and its clients compare.
+        Kind::Created { .. } | Kind::Accepted { .. } if dialect.is_abaco() => {
+            (StatusCode::OK, None)
+        }
+        Kind::Created { location } => (StatusCode::CREATED, Some(location)),
+        Kind::Accepted { location } => (StatusCode::ACCEPTED, Some(location)),
+    };
+    let drops_nulls = dialect.drops_nulls() && !reply.keeps_nulls;
+    let result = match reply.result {
+        Outcome::Nothing => raw(&()),
+        Outcome::One(object) => raw(&object.write(audience, drops_nulls)),
+        Outcome::Many(objects) => {
+            let written = objects.into_iter().map(|object| object.write(audience, drops_nulls));
+            raw(&written.collect::<Vec<_>>())
+        }
+    };
+    let mut response = envelope(status, "success", &reply.message, result, dialect, None);
+    if let Some(location) = location
+        && let Ok(value) = HeaderValue::try_from(dialect.link(server, &location))
+    {
+        response.headers_mut().insert(LOCATION, value);
+    }
+    response
+}
+
+fn write_failure(error: &ApiError, audience: Audience<'_>) -> Response {
+    let Audience { dialect, request_id, .. } = audience;
+    let status = error.meaning().status(dialect);
+    let mut message = error.text(dialect);
+    if status.is_server_error() {
+        message = format!("{message} (request {request_id})");
+    }
+    let fields = (!dialect.is_abaco() && !error.fields().is_empty()).then(|| {
+        error
+            .fields()
+            .iter()
+            .map(|field| json!({ "field": dialect.key(&field.name), "problem": field.problem }))
+            .collect::<Vec<_>>()
+    });
+    let mut response = envelope(status, "error", &message, raw(&()), dialect, fields);
+    let headers = response.headers_mut();
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"abax\""));
+    }
+    if error.meaning() == Meaning::Unavailable {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    if let Some(allow) = error.allowed() {
+        headers.insert(ALLOW, allow.clone());
+    }
+    response
+}
+
+fn envelope(
+    status: StatusCode,
+    word: &str,
+    message: &str,
+    result: Box<RawValue>,
+    dialect: Dialect,
+    errors: Option<Vec<Value>>,
+) -> Response {
+    let mut body = Written::default();
+    body.set("message".to_owned(), raw(&message));
+    body.set("result".to_owned(), result);
+    body.set("status".to_owned(), raw(&word));
+    body.set("version".to_owned(), raw(&VERSION));
+    if dialect.has_metadata() {
+        body.set("metadata".to_owned(), raw(&json!({})));
+    }
+    if let Some(errors) = errors {
+        body.set("errors".to_owned(), raw(&errors));
+    }
+    let mut bytes = serde_json::to_vec_pretty(&body).expect("JSON texts serialize");
+    bytes.push(b'\n');
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    // Exactly this text: one client compares it for equality and takes the
+    // body for binary when a charset follows.
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

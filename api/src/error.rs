@@ -1,0 +1,230 @@
+//! Errors of the interface: what went wrong, and its status in each dialect.
+
+use std::any::Any;
+
+use abax_actors::{Chain, Error, Noun};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use tracing::error;
+
+use crate::dialect::Dialect;
+
+/// What an error means to the caller, one row of the status table each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+
+pub(crate) enum Meaning {
+    /// The request cannot be read: broken JSON, a list where an object belongs.
+    Malformed,
+    /// It can be read, and its values are not acceptable.
+    Invalid,
+    /// No credentials, or none that hold.
+    Unauthenticated,
+    /// Known caller, not allowed.
+    Forbidden,
+    /// No such actor, or none that this caller may know of.
+    NoActor,
+    /// No such execution of this actor.
+    NoExecution,
+    /// Nothing is at this path.
+    NoRoute,
+    /// Something is at this path, not under this method.
+    WrongMethod,
+    /// A stateless actor was asked to keep state.
+    Stateless,
+    /// The thing is not in a status that allows this.
+    Conflict,
+    /// The body is larger than the limit.
+    TooLarge,
+    /// A message is larger than what an execution can be given.
+    MessageTooLarge,
+    /// The body is of a kind that this path does not read.
+    UnreadableType,
+    /// The request did not arrive in time.
+    Slow,
+    /// The execution that the caller waited for could not be carried out.
+    ExecutionFailed,
+    /// The store or the queue is away; the same request may succeed later.
+    Unavailable,
+    /// A bug of ours.
+    Internal,
+}
+
+impl Meaning {
+    /// The status that says this in `dialect`.
+    pub(crate) fn status(self, dialect: Dialect) -> StatusCode {
+        let (ours, abacos) = match self {
+            Self::Malformed => (StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST),
+            Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::BAD_REQUEST),
+            Self::Unauthenticated => (StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST),
+            Self::Forbidden => (StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST),
+            Self::NoActor => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
+            Self::NoExecution => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
+            Self::NoRoute => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, StatusCode::METHOD_NOT_ALLOWED),
+            Self::Stateless => (StatusCode::CONFLICT, StatusCode::NOT_FOUND),
+            Self::Conflict => (StatusCode::CONFLICT, StatusCode::BAD_REQUEST),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, StatusCode::PAYLOAD_TOO_LARGE),
+            Self::MessageTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, StatusCode::BAD_REQUEST),
+            Self::UnreadableType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, StatusCode::BAD_REQUEST),
+            Self::Slow => (StatusCode::REQUEST_TIMEOUT, StatusCode::BAD_REQUEST),
+            Self::ExecutionFailed => (StatusCode::BAD_GATEWAY, StatusCode::BAD_REQUEST),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE),
+            Self::Internal => {
+                (StatusCode::INTERNAL_SERVER_ERROR, StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        };
+        if dialect.is_abaco() { abacos } else { ours }
+    }
+}
+
+/// One field of a request that was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FieldError {
+    /// The field's snake name.
+    pub name: String,
+    /// What is wrong with it, or what it takes.
+    pub problem: String,
+}
+
+impl FieldError {
+    /// The field `name` and what is wrong with it.
+    pub(crate) fn new(name: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { name: name.into(), problem: problem.into() }
+    }
+}
+
+/// An error as a handler returns it: its meaning and its text, no dialect yet.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    meaning: Meaning,
+    message: String,
+    fields: Vec<FieldError>,
+    allowed: Option<HeaderValue>,
+}
+
+impl ApiError {
+    /// An error of this meaning; `message` tells the caller what to do about it.
+    pub(crate) fn new(meaning: Meaning, message: impl Into<String>) -> Self {
+        Self { meaning, message: message.into(), fields: Vec::new(), allowed: None }
+    }
+
+    /// Fields that were refused.
+    pub(crate) fn invalid(fields: Vec<FieldError>) -> Self {
+        Self { fields, ..Self::new(Meaning::Invalid, "Invalid request") }
+    }
+
+    /// A bug of ours, whose details are in the log and nowhere else.
+    pub(crate) fn internal() -> Self {
+        Self::new(Meaning::Internal, "Something went wrong on our side; the log knows more")
+    }
+
+    /// A method that this path does not have; `allowed` lists those it has.
+    pub(crate) fn wrong_method(allowed: Option<HeaderValue>) -> Self {
+        let listed = allowed.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default();
+        Self {
+            message: format!("This path does not take this method; it takes {listed}."),
+            allowed,
+            ..Self::new(Meaning::WrongMethod, "")
+        }
+    }
+
+    /// What this error means.
+    pub(crate) fn meaning(&self) -> Meaning {
+        self.meaning
+    }
+
+    /// The fields that were refused, if that is what went wrong.
+    pub(crate) fn fields(&self) -> &[FieldError] {
+        &self.fields
+    }
+
+    pub(crate) fn allowed(&self) -> Option<&HeaderValue> {
+        self.allowed.as_ref()
+    }
+
+    /// The text for the caller. The names of refused fields occur in it, in the dialect's case:
+    /// Abaco's clients look for them.
+    pub(crate) fn text(&self, dialect: Dialect) -> String {
+        if self.fields.is_empty() {
+            return self.message.clone();
+        }
+        let fields: Vec<String> = self
+            .fields
+            .iter()
+            .map(|field| format!("'{}': '{}'", dialect.key(&field.name), field.problem))
+            .collect();
+        format!("{}: {{{}}}", self.message, fields.join(", "))
+    }
+}
+
+/// What the service's errors mean here, and what is said of them.
+///
+/// An error of ours ends here, so here it is logged.
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::NotFound { noun: Noun::Actor, id } => {
+                Self::new(Meaning::NoActor, format!("No actor found with identifier: {id}."))
+            }
+            Error::NotFound { noun: Noun::Alias, id } => {
+                Self::new(Meaning::NoActor, format!("Actor with identifier '{id}' not found."))
+            }
+            Error::NotFound { noun: Noun::Execution, id } => {
+                Self::new(Meaning::NoExecution, format!("No executions found with id {id}."))
+            }
+            Error::NotFound { .. } => Self::new(Meaning::NoActor, format!("Not found: {error}.")),
+            Error::Forbidden { .. } => {
+                Self::new(Meaning::Forbidden, format!("Not authorized -- {error}."))
+            }
+            Error::Restricted { attribute } => Self::new(
+                Meaning::Forbidden,
+                format!(
+                    "Not authorized -- only admins and privileged users may set {} ({attribute}).",
+                    attribute.replace('_', " ")
+                ),
+            ),
+            Error::Invalid { field, problem } => {
+                Self::invalid(vec![FieldError::new(field.clone(), problem.clone())])
+            }
+            Error::TooLarge { what: "message", .. } => {
+                Self::new(Meaning::MessageTooLarge, format!("Too large: {error}."))
+            }
+            Error::TooLarge { .. } => Self::new(Meaning::TooLarge, format!("Too large: {error}.")),
+            Error::Stateless { .. } => Self::new(Meaning::Stateless, "actor is stateless."),
+            Error::NotHaltable { .. } => Self::new(
+                Meaning::Conflict,
+                format!("Cannot force quit an execution not in RUNNING status: {error}."),
+            ),
+            Error::ShuttingDown { .. } => {
+                Self::new(Meaning::Conflict, format!("Refused: {error}."))
+            }
+            Error::StoreUnavailable { .. } | Error::QueueUnavailable => {
+                error!(error = %Chain(&error), "could not serve a request for now");
+                Self::new(
+                    Meaning::Unavailable,
+                    "The service cannot do this at the moment; try again in a few seconds",
+                )
+            }
+            Error::Migrate { .. } | Error::Inconsistent { .. } | Error::Store { .. } => {
+                error!(error = %Chain(&error), "could not serve a request");
+                Self::internal()
+            }
+            // The compiler asks for it; a new variant belongs above.
+            _ => {
+                error!(error = %Chain(&error), "could not serve a request: an error without a meaning here");
+                Self::internal()
+            }
+        }
+    }
+}
+
+/// The answer of a handler that panicked.
+pub(crate) fn of_panic(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    error!(panic = %text, "a handler panicked: {text}");
+    ApiError::internal().into_response()
+}

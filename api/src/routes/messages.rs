@@ -1,0 +1,209 @@
+//! Messages: send, count, purge; and waiting for what a message causes.
+
+use abax_actors::{
+    Actor, Caller, ContentType, Execution, ExecutionStatus, Json, MessageBody, NewMessage,
+};
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::App;
+use crate::auth::Signed;
+use crate::dialect::Dialect;
+use crate::envelope::{Answer, Object, Reply};
+use crate::error::{ApiError, Meaning};
+use crate::parameters::Incoming;
+use crate::routes::actors::{link as actor_link, profile};
+use crate::routes::executions;
+use crate::server::Stopping;
+
+pub(super) async fn count(
+    Signed(caller): Signed,
+    State(app): State<App>,
+    Path(actor): Path<String>,
+) -> Result<Reply, ApiError> {
+    let actor = app.service().actor(&caller, &actor).await?;
+    let waiting = app.service().message_count(&caller, actor.id.as_str()).await?;
+    let object = Object::default().with("messages", waiting).with_links(links(&actor));
+    Ok(Reply::one("Number of actor messages retrieved successfully.", object))
+}
+
+pub(super) async fn purge(
+    Signed(caller): Signed,
+    State(app): State<App>,
+    Path(actor): Path<String>,
+) -> Result<Reply, ApiError> {
+    let actor = app.service().actor(&caller, &actor).await?;
+    app.service().purge_messages(&caller, actor.id.as_str()).await?;
+    let object = Object::default().with("msg", "Actor mailbox purged.").with_links(links(&actor));
+    Ok(Reply::one("The request was successful", object))
+}
+
+fn links(actor: &Actor) -> [(&'static str, String); 2] {
+    [("self", format!("{}/messages", actor_link(actor))), ("owner", profile(&actor.owner))]
+}
+
+pub(super) async fn send(
+    Signed(caller): Signed,
+    State(app): State<App>,
+    Path(actor): Path<String>,
+    stopping: Option<Extension<Stopping>>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let config = app.config();
+    let dialect = request.extensions().get::<Dialect>().copied().unwrap_or_default();
+    let is_binary = request.headers().get(CONTENT_TYPE).is_some_and(|value| value == BINARY);
+    let incoming = Incoming::read(request, config.message_limit_bytes, config.body_timeout)
+        .await
+        .map_err(|error| {
+        if is_binary { of_large_binary(error, config.message_limit_bytes) } else { error }
+    })?;
+    let actor = app.service().actor(&caller, &actor).await?;
+    let mut message = message(&incoming).await?;
+    message.environment.clone_from(&incoming.query);
+    let echo = echo(&message);
+    let execution = app.service().send_message(&caller, actor.id.as_str(), message).await?;
+    let object = executions::acknowledgement(&actor, &execution).with("msg", echo);
+    let reply = Reply::one("The request was successful", object)
+        .keeping_nulls()
+        .accepted(executions::link(&execution));
+    let waits = incoming
+        .query
+        .iter()
+        .any(|(name, value)| name == "_abaco_synchronous" && value.eq_ignore_ascii_case("true"));
+    if !waits {
+        return Ok(reply.into_response());
+    }
+    match wait(&app, &caller, &actor, &execution, stopping).await? {
+        Some(ended) => outcome(&app, &caller, &actor, &ended, dialect).await,
+        None => Ok(Answer::StillRunning(reply).into_response()),
+    }
+}
+
+const BINARY: &str = "application/octet-stream";
+
+/// Abaco's clients know a message of bytes that is too large by this text.
+fn of_large_binary(error: ApiError, limit_bytes: usize) -> ApiError {
+    if error.meaning() != Meaning::TooLarge {
+        return error;
+    }
+    ApiError::new(
+        Meaning::MessageTooLarge,
+        format!("Message exceeds max content length of: {limit_bytes}"),
+    )
+}
+
+/// The execution when it ended; None where the deadline or the end of the service came first.
+async fn wait(
+    app: &App,
+    caller: &Caller,
+    actor: &Actor,
+    execution: &Execution,
+    stopping: Option<Extension<Stopping>>,
+) -> Result<Option<Execution>, ApiError> {
+    let stopped = async {
+        match stopping {
+            Some(Extension(Stopping(stop))) => stop.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    let (actor, id) = (actor.id.as_str(), execution.id.as_str());
+    let deadline = app.config().sync_deadline;
+    let ended = tokio::select! {
+        ended = app.service().wait_for_execution(caller, actor, id, deadline) => ended?,
+        () = stopped => return Ok(None),
+    };
+    Ok(ended.status.is_final().then_some(ended))
+}
+
+/// What the program wrote, as it is: no envelope.
+async fn outcome(
+    app: &App,
+    caller: &Caller,
+    actor: &Actor,
+    execution: &Execution,
+    dialect: Dialect,
+) -> Result<Response, ApiError> {
+    if execution.status == ExecutionStatus::Error {
+        let reason = execution.reason.as_deref().unwrap_or("no container ran to its end");
+        return Err(ApiError::new(
+            Meaning::ExecutionFailed,
+            format!("Execution {} failed: {reason}", execution.id),
+        ));
+    }
+    let logs = app.service().logs(caller, actor.id.as_str(), execution.id.as_str()).await?;
+    let mut response = Response::new(Body::from(logs.text()));
+    let headers = response.headers_mut();
+    // Abaco calls it HTML, whatever it is; no browser shall believe that.
+    let content_type =
+        if dialect.is_abaco() { "text/html; charset=utf-8" } else { "text/plain; charset=utf-8" };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert("content-security-policy", HeaderValue::from_static("sandbox"));
+    if let Ok(id) = HeaderValue::try_from(execution.id.as_str()) {
+        headers.insert("x-execution-id", id);
+    }
+    Ok(response)
+}
+
+/// What kind of message a request is: the first that fits, of
+/// the parameter `message`, bytes, a JSON body, and a body that is JSON whatever it says.
+async fn message(incoming: &Incoming) -> Result<NewMessage, ApiError> {
+    if let Some(text) = message_parameter(incoming).await? {
+        return Ok(NewMessage::text(text));
+    }
+    if incoming.media_type.as_deref() == Some(BINARY) {
+        let mut message = NewMessage::text("");
+        message.body = MessageBody::Binary(incoming.body.to_vec());
+        message.content_type = ContentType::OctetStream;
+        return Ok(message);
+    }
+    let json = match incoming.json() {
+        Ok(json) => json,
+        Err(error) if incoming.is_json() && !incoming.body.is_empty() => return Err(error),
+        Err(_) => {
+            return Err(ApiError::new(
+                Meaning::Malformed,
+                "There is no message: send the form field message (curl -d 'message=…'), or JSON \
+                 with the header Content-Type: application/json.",
+            ));
+        }
+    };
+    let mut message = NewMessage::json(json);
+    // As with Abaco, only JSON that says so and that Python calls true.
+    if !incoming.is_json() || is_falsy(&message) {
+        message.content_type = ContentType::Str;
+    }
+    Ok(message)
+}
+
+/// The non-empty parameter `message`, wherever it is.
+async fn message_parameter(incoming: &Incoming) -> Result<Option<String>, ApiError> {
+    match incoming.parameters().await {
+        Ok(parameters) => Ok(parameters.text("message").filter(|text| !text.is_empty())),
+        // The body is a message of its own and has no parameters; the query may.
+        Err(_) => Ok(incoming
+            .query
+            .iter()
+            .find(|(name, value)| name == "message" && !value.is_empty())
+            .map(|(_, value)| value.clone())),
+    }
+}
+
+fn is_falsy(message: &NewMessage) -> bool {
+    let MessageBody::Json(json) = &message.body else { return false };
+    matches!(json.as_str(), "null" | "false" | "0" | "0.0" | "-0" | "\"\"" | "[]" | "{}")
+}
+
+/// The message as it was received, for the acknowledgement.
+fn echo(message: &NewMessage) -> Json {
+    match &message.body {
+        MessageBody::Text(text) => Json::from(Value::from(text.as_str())),
+        MessageBody::Json(json) => json.clone(),
+        _ => Json::from(json!("binary - omitted")),
+    }
+}

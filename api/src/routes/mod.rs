@@ -1,0 +1,95 @@
+//! Every route on one screen.
+
+mod actors;
+mod executions;
+mod health;
+mod logs;
+mod messages;
+mod search;
+mod state;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use crate::App;
+
+/// Who gets an answer at a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody: it tells nothing of anybody.
+    Open,
+    /// Callers with a token; what they may see and do, the service decides.
+    Signed,
+}
+
+/// One route, as the router knows it: without prefix, with `{names}` for what varies.
+#[derive(Debug, Clone)]
+pub struct RouteInfo {
+    /// The method.
+    pub method: Method,
+    /// The path.
+    pub path: &'static str,
+    /// Who gets an answer.
+    pub access: Access,
+}
+
+struct Route {
+    info: RouteInfo,
+    handler: MethodRouter<App>,
+}
+
+fn routes() -> Vec<Route> {
+    use Access::{Open, Signed};
+    const ACTORS: &str = "/actors";
+    const ACTOR: &str = "/actors/{actor}";
+    const STATE: &str = "/actors/{actor}/state";
+    const MESSAGES: &str = "/actors/{actor}/messages";
+    const EXECUTIONS: &str = "/actors/{actor}/executions";
+    const EXECUTION: &str = "/actors/{actor}/executions/{execution}";
+    const LOGS: &str = "/actors/{actor}/executions/{execution}/logs";
+
+    vec![
+        route(Method::GET, "/", Open, health::welcome),
+        route(Method::GET, "/health", Open, health::ready),
+        route(Method::GET, "/healthz", Open, health::alive),
+        route(Method::GET, "/readyz", Open, health::ready),
+        route(Method::GET, "/v3/sites", Open, health::nothing),
+        route(Method::GET, "/v3/tenants", Open, health::nothing),
+        route(Method::GET, ACTORS, Signed, actors::list),
+        route(Method::POST, ACTORS, Signed, actors::register),
+        route(Method::GET, ACTOR, Signed, actors::show),
+        route(Method::PUT, ACTOR, Signed, actors::update),
+        route(Method::DELETE, ACTOR, Signed, actors::delete),
+        route(Method::GET, STATE, Signed, state::show),
+        route(Method::POST, STATE, Signed, state::set),
+        route(Method::GET, MESSAGES, Signed, messages::count),
+        route(Method::POST, MESSAGES, Signed, messages::send),
+        route(Method::DELETE, MESSAGES, Signed, messages::purge),
+        route(Method::GET, EXECUTIONS, Signed, executions::list),
+        route(Method::GET, EXECUTION, Signed, executions::show),
+        route(Method::DELETE, EXECUTION, Signed, executions::halt),
+        route(Method::GET, LOGS, Signed, logs::show),
+    ]
+}
+
+fn route<H, T>(method: Method, path: &'static str, access: Access, handler: H) -> Route
+where
+    H: Handler<T, App>,
+    T: 'static,
+{
+    let filter = MethodFilter::try_from(method.clone()).expect("the table has standard methods");
+    Route { info: RouteInfo { method, path, access }, handler: on(filter, handler) }
+}
+
+pub(crate) fn router() -> Router<App> {
+    routes()
+        .into_iter()
+        .fold(Router::new(), |router, route| router.route(route.info.path, route.handler))
+}
+
+/// The table that the router is built from.
+pub fn route_table() -> Vec<RouteInfo> {
+    routes().into_iter().map(|route| route.info).collect()
+}

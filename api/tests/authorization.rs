@@ -1,0 +1,219 @@
+//! Who gets an answer: tokens, tenants, owners, and a case for every route.
+
+mod service;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use abax_actors::{Clock, Time};
+use abax_api::{Access, Keys, route_table};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use reqwest::{Method, StatusCode};
+use secrecy::ExposeSecret;
+use serde_json::json;
+use service::{PREFIXES, Running, SECRET, envelope, expect, ok, start};
+
+/// Status for no or bad credentials, per prefix.
+const UNAUTHENTICATED: [StatusCode; 3] =
+    [StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST];
+
+/// What a caller who has no part in an actor gets, per route and prefix: a route
+/// that is not listed here fails the walk below.
+fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
+    let refused = [StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST];
+    let own = [StatusCode::OK; 3];
+    vec![
+        (Method::GET, "/actors", own),
+        (Method::POST, "/actors", [StatusCode::CREATED, StatusCode::OK, StatusCode::OK]),
+        (Method::GET, "/actors/{actor}", refused),
+        (Method::PUT, "/actors/{actor}", refused),
+        (Method::DELETE, "/actors/{actor}", refused),
+        (Method::GET, "/actors/{actor}/state", refused),
+        (Method::POST, "/actors/{actor}/state", refused),
+        (Method::GET, "/actors/{actor}/messages", refused),
+        (Method::POST, "/actors/{actor}/messages", refused),
+        (Method::DELETE, "/actors/{actor}/messages", refused),
+        (Method::GET, "/actors/{actor}/executions", refused),
+        (Method::GET, "/actors/{actor}/executions/{execution}", refused),
+        (Method::DELETE, "/actors/{actor}/executions/{execution}", refused),
+        (Method::GET, "/actors/{actor}/executions/{execution}/logs", refused),
+    ]
+}
+
+/// Routes that anybody may ask.
+const OPEN: [&str; 6] = ["/", "/health", "/healthz", "/readyz", "/v3/sites", "/v3/tenants"];
+
+fn concrete(prefix: &str, path: &str, actor: &str, execution: &str) -> String {
+    let path = path.replace("{actor}", actor).replace("{execution}", execution);
+    match path.strip_prefix("/actors") {
+        Some(rest) => format!("{prefix}{rest}"),
+        None => path,
+    }
+}
+
+async fn actor_with_execution(running: &Running) -> (String, String) {
+    let actor = running.register(json!({"stateless": false})).await;
+    let execution = running.send(&actor, "x").await;
+    (actor, execution)
+}
+
+#[tokio::test]
+async fn every_route_has_an_authorization_case() {
+    let cases: BTreeSet<String> =
+        stranger_cases().iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    for route in route_table() {
+        let name = format!("{} {}", route.method, route.path);
+        match route.access {
+            Access::Signed => assert!(cases.contains(&name), "{name} has no authorization case"),
+            Access::Open => assert!(OPEN.contains(&route.path), "{name} is open to everybody"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_route_but_the_open_ones_wants_a_token() {
+    let running = start().await;
+    let (actor, execution) = actor_with_execution(&running).await;
+    for route in route_table() {
+        for (prefix, status) in PREFIXES.iter().zip(UNAUTHENTICATED) {
+            let path = concrete(prefix, route.path, &actor, &execution);
+            let request =
+                running.stranger(route.method.clone(), &path).json(&json!({"image": "x"}));
+            if route.access == Access::Open {
+                ok(request).await;
+                continue;
+            }
+            let (headers, body) = envelope(request.send().await.unwrap(), status).await;
+            let message = body["message"].as_str().unwrap();
+            assert!(message.starts_with("No JWT or nonce provided."), "{path}: {message}");
+            assert_eq!(headers.contains_key("www-authenticate"), *prefix == "/actors", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_route_serves_a_user_who_has_no_part_in_the_actor() {
+    let running = start().await;
+    let (actor, execution) = actor_with_execution(&running).await;
+    for (method, path, statuses) in stranger_cases() {
+        for (prefix, status) in PREFIXES.iter().zip(statuses) {
+            let path = concrete(prefix, path, &actor, &execution);
+            let mut request = running.by("eve", method.clone(), &path);
+            if method == Method::POST || method == Method::PUT {
+                request = request.json(&json!({"image": "busybox", "message": "m"}));
+            }
+            expect(request, status).await;
+        }
+    }
+    // Nothing happened to it, and eve's list has only what she made herself.
+    let kept = ok(running.get(&format!("/actors/{actor}"))).await;
+    assert_eq!(
+        (&kept["result"]["image"], &kept["result"]["state"]),
+        (&json!("busybox"), &json!({}))
+    );
+    let executions = ok(running.get(&format!("/actors/{actor}/executions"))).await;
+    assert_eq!(executions["result"]["totalExecutions"], 1);
+    let hers = ok(running.by("eve", Method::GET, "/actors")).await;
+    assert!(hers["result"].as_array().unwrap().iter().all(|actor| actor["owner"] == "eve"));
+}
+
+#[tokio::test]
+async fn tenants_do_not_see_each_other() {
+    let running = start().await;
+    let (actor, execution) = actor_with_execution(&running).await;
+    let other = running.token("ada", "OTHER", &["admin"]);
+    let list = ok(running.stranger(Method::GET, "/actors").bearer_auth(&other)).await;
+    assert_eq!(list["result"], json!([]));
+    for (method, path, _) in stranger_cases() {
+        if !path.contains("{actor}") {
+            continue;
+        }
+        for prefix in PREFIXES {
+            let path = concrete(prefix, path, &actor, &execution);
+            let request = running
+                .stranger(method.clone(), &path)
+                .bearer_auth(&other)
+                .json(&json!({"image": "busybox", "message": "m"}));
+            expect(request, StatusCode::NOT_FOUND).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn admins_reach_every_actor_of_their_tenant() {
+    let running = start().await;
+    let (actor, _) = actor_with_execution(&running).await;
+    let admin = running.token("root", "ABAX", &["Internal/abaco-admin"]);
+    let path = format!("/actors/{actor}");
+    ok(running.stranger(Method::GET, &path).bearer_auth(&admin)).await;
+    ok(running.stranger(Method::DELETE, &path).bearer_auth(&admin)).await;
+}
+
+#[tokio::test]
+async fn a_token_may_come_in_three_headers() {
+    let running = start().await;
+    let actor = running.register(json!({})).await;
+    let token = running.token("ada", "ABAX", &[]);
+    let path = format!("/actors/v2/{actor}");
+    for (name, value) in [
+        ("Authorization", format!("Bearer {token}")),
+        ("authorization", format!("bearer {token}")),
+        ("X-Tapis-Token", token.clone()),
+        ("X-JWT-Assertion-ABAX", token.clone()),
+        ("x-jwt-assertion-abax", token.clone()),
+    ] {
+        let answer = running.stranger(Method::GET, &path).header(name, value).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{name}");
+    }
+    // The header's own name cannot move a token to another tenant.
+    let moved = running.stranger(Method::GET, &path).header("X-JWT-Assertion-OTHER", &token);
+    let message = expect(moved, StatusCode::BAD_REQUEST).await["message"].clone();
+    assert!(message.as_str().unwrap().contains("the token is for tenant ABAX"), "{message}");
+    // Nor can a user's token act for somebody else.
+    let other = running
+        .stranger(Method::GET, &path)
+        .header("X-Tapis-Token", &token)
+        .header("X-Tapis-User", "eve");
+    expect(other, StatusCode::BAD_REQUEST).await;
+}
+
+#[tokio::test]
+async fn tokens_that_do_not_hold_are_refused_with_the_reason() {
+    let running = start().await;
+    let hour = Duration::from_secs(3600);
+    let past = Clock::standing_at(Time::from_micros(1_700_000_000_000_000));
+    let expired = Keys::with_clock(SECRET, past).unwrap().mint::<&str>("ada", "ABAX", &[], hour);
+    let foreign = Keys::new(b"another key of thirty-two bytes!").unwrap();
+    let foreign = foreign.mint("ada", "ABAX", &["admin"], hour);
+    let good = running.token("ada", "ABAX", &[]);
+    let parts: Vec<&str> = good.split('.').collect();
+    let encode = |json: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
+    let admin = json!({"sub": "ada", "tenant": "ABAX", "roles": ["admin"], "iat": 1, "exp": 9_999_999_999_i64});
+    let none = encode(json!({"alg": "none", "typ": "JWT"}));
+    let rs256 = encode(json!({"alg": "RS256", "typ": "JWT"}));
+    for (token, reason) in [
+        (expired.expose_secret().to_owned(), "the token expired at 2023-11-14T23:13:20.000Z"),
+        (foreign.expose_secret().to_owned(), "its signature does not fit"),
+        (format!("{none}.{}.", encode(admin.clone())), "is not one of this service's"),
+        (format!("{none}.{}.{}", parts[1], parts[2]), "is not one of this service's"),
+        (format!("{rs256}.{}.{}", parts[1], parts[2]), "not signed with HS256"),
+        (format!("{}.{}.{}", parts[0], encode(admin), parts[2]), "its signature does not fit"),
+        ("garbage".to_owned(), "it is no JWT"),
+        ("a.b.c".to_owned(), "is not one of this service's"),
+        ("x".repeat(9_000), "too long"),
+    ] {
+        for (prefix, status) in PREFIXES.iter().zip(UNAUTHENTICATED) {
+            let request = running.stranger(Method::GET, prefix).bearer_auth(&token);
+            let body = expect(request, status).await;
+            let message = body["message"].as_str().unwrap();
+            assert!(message.contains(reason), "{message}");
+            assert!(message.contains("abax token"), "{message}");
+            assert!(!message.contains(&token), "{message}");
+        }
+    }
+    for scheme in ["Basic YTpi", "Bearer", ""] {
+        let request = running.stranger(Method::GET, "/actors").header("Authorization", scheme);
+        expect(request, StatusCode::UNAUTHORIZED).await;
+    }
+}
