@@ -69,9 +69,41 @@ impl App {
 
 /// The whole interface as one service; [`serve`] puts it on a socket.
 pub fn router(app: App) -> Router {
-    let inner =
-        routes::router().layer(CatchPanicLayer::custom(error::of_panic)).with_state(app.clone());
+    behind_the_edge(routes::router(), app)
+}
+
+fn behind_the_edge(routes: Router<App>, app: App) -> Router {
+    let inner = routes.layer(CatchPanicLayer::custom(error::of_panic)).with_state(app.clone());
     // The path must have its final form before the inner router sees it, so
     // the edge stands in front of a router, not within one.
     Router::new().fallback_service(inner).layer(middleware::from_fn_with_state(app, edge::edge))
+}
+
+#[cfg(test)]
+mod tests {
+    use abax_actors::Clock;
+    use axum::body::{Body, to_bytes};
+    use axum::http::{Request, StatusCode};
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_with_the_request_id_and_no_detail() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = abax_actors::Config::sqlite(directory.path().join("abax.db"));
+        let service = Service::open(settings, Clock::system()).await.unwrap();
+        let keys = Keys::new(&[7; 32]).unwrap();
+        let app = App::new(service, keys, Config::default()).unwrap();
+        let broken: fn() -> std::future::Ready<()> = || panic!("a secret of ours");
+        let router = behind_the_edge(Router::new().route("/actors", get(broken)), app);
+        let request = Request::get("/v3/actors").header("x-request-id", "r-1").body(Body::empty());
+        let answer = router.oneshot(request.unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        let body = to_bytes(answer.into_body(), 10_000).await.unwrap();
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        assert!(body.contains("request r-1") && !body.contains("secret"), "{body}");
+    }
 }

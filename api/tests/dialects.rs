@@ -1,4 +1,5 @@
 //! What holds under every prefix: paths, methods, CORS, HEAD, errors, and the socket's manners.
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 mod service;
 

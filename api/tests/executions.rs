@@ -1,4 +1,5 @@
 //! Executions over HTTP: list, show, halt, logs, and waiting for one.
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 mod service;
 
@@ -203,7 +204,7 @@ async fn a_halt_is_passed_to_the_worker_and_refused_after_the_end() {
     assert_eq!(halted["result"], Value::Null);
     let renewal =
         running.service.renew(&host, std::slice::from_ref(&claim.key), LEASE).await.unwrap();
-    assert_eq!(renewal.halted, [claim.key.clone()]);
+    assert_eq!(renewal.halted, std::slice::from_ref(&claim.key));
 
     running.service.finish(&claim.key, Finish::new(Outcome::Cancelled, "halted")).await.unwrap();
     let shown = ok(running.get(&path)).await["result"].clone();
@@ -230,6 +231,65 @@ async fn logs_are_there_while_the_container_runs() {
     let claim = claim(&running, &host).await;
     running.service.append_logs(&claim.key, b"first \xff\n", false).await.unwrap();
     assert_eq!(ok(running.get(&path)).await["result"]["logs"], "first \u{fffd}\n");
+}
+
+/// Reads events until one holds `text`.
+async fn read_until(stream: &mut reqwest::Response, text: &str) -> String {
+    let mut read = String::new();
+    timeout(A_WHILE, async {
+        while !read.contains(text) {
+            let chunk = stream.chunk().await.unwrap();
+            let chunk = chunk.unwrap_or_else(|| panic!("the stream ended before {text}: {read}"));
+            read.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("no {text} in {read}"));
+    read
+}
+
+#[tokio::test]
+async fn logs_can_be_followed_to_the_end() {
+    let running = start().await;
+    let actor = running.register(json!({})).await;
+    let execution = running.send(&actor, "x").await;
+    let host = host(&running).await;
+    let claim = claim(&running, &host).await;
+    let path = format!("/v3/actors/{actor}/executions/{execution}/logs?follow=true");
+    let mut stream = running.get(&path).send().await.unwrap();
+    assert_eq!(stream.status(), StatusCode::OK);
+    assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    let append = async |bytes: &[u8]| {
+        assert!(running.service.append_logs(&claim.key, bytes, false).await.unwrap());
+    };
+    append(b"one\r\n\xe2\x82").await;
+    let first = read_until(&mut stream, "one").await;
+    assert!(first.contains("event: log"), "{first}");
+    assert!(first.contains(r#"{"text":"one\r\n"}"#), "{first}");
+    assert!(first.contains("id: 1.5"), "{first}");
+    // The rest of the character.
+    append(b"\xac two").await;
+    read_until(&mut stream, "\u{20ac} two").await;
+    complete(&running, &claim, "three").await;
+    let last = read_until(&mut stream, "event: end").await;
+    assert!(last.contains("three") && last.contains(r#""outcome":"succeeded""#), "{last}");
+    while timeout(A_WHILE, stream.chunk()).await.expect("it ends").unwrap().is_some() {}
+
+    let again = running.get(&path).header("Last-Event-ID", "1.5").send().await.unwrap();
+    let rest = timeout(A_WHILE, again.text()).await.expect("it ends").unwrap();
+    assert!(!rest.contains("one") && rest.contains("two") && rest.contains("three"), "{rest}");
+}
+
+#[tokio::test]
+async fn a_stop_ends_streams() {
+    let mut running = start_with(|config| config.drain = A_WHILE).await;
+    let actor = running.register(json!({})).await;
+    let execution = running.send(&actor, "x").await;
+    let path = format!("/actors/{actor}/executions/{execution}/logs?follow=true");
+    let mut stream = running.get(&path).send().await.unwrap();
+    running.stop.cancel();
+    while timeout(A_WHILE, stream.chunk()).await.expect("it ends").unwrap().is_some() {}
+    timeout(A_WHILE, &mut running.server).await.expect("it stops").unwrap().unwrap();
 }
 
 #[tokio::test]

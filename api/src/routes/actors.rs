@@ -1,6 +1,6 @@
 //! Actors: register, list, show, update, delete.
 
-use abax_actors::{Actor, ActorUpdate, NewActor, TokenSetting};
+use abax_actors::{Actor, ActorUpdate, Deleted, NewActor, TokenSetting};
 use axum::extract::{Path, Request, State};
 use serde_json::json;
 
@@ -71,8 +71,12 @@ pub(super) async fn delete(
     State(app): State<App>,
     Path(actor): Path<String>,
 ) -> Result<Reply, ApiError> {
-    app.service().delete_actor(&caller, &actor).await?;
-    Ok(Reply::done("Actor deleted successfully."))
+    Ok(Reply::done(match app.service().delete_actor(&caller, &actor).await? {
+        Deleted::Completely => "Actor deleted successfully.",
+        Deleted::Stopping => {
+            "Actor deleted successfully, though some of its executions are still being stopped."
+        }
+    }))
 }
 
 async fn read(app: &App, request: Request) -> Result<Parameters, ApiError> {

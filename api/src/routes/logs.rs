@@ -1,28 +1,176 @@
-//! What an execution wrote.
+//! What an execution wrote: so far, or as it comes.
 
-use axum::extract::{Path, State};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use abax_actors::{Actor, Caller, Chain, Execution, Logs, Service};
+use axum::Extension;
+use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
 
 use crate::App;
 use crate::auth::Signed;
 use crate::envelope::{Object, Reply};
 use crate::error::ApiError;
+use crate::parameters::query_of;
 use crate::routes::actors::profile;
 use crate::routes::executions::link;
+use crate::server::Stopping;
+
+/// How often a silent stream shows that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long to wait for the rest of a character that is there in part.
+const HALF_A_CHARACTER: Duration = Duration::from_millis(200);
 
 pub(super) async fn show(
     Signed(caller): Signed,
     State(app): State<App>,
     Path((actor, execution)): Path<(String, String)>,
-) -> Result<Reply, ApiError> {
+    stopping: Option<Extension<Stopping>>,
+    request: Request,
+) -> Result<Response, ApiError> {
     let service = app.service();
-    let owner = service.actor(&caller, &actor).await?.owner;
-    let execution = service.execution(&caller, &actor, &execution).await?;
-    let logs = service.logs(&caller, &actor, execution.id.as_str()).await?;
+    let (parts, _) = request.into_parts();
+    let actor = service.actor(&caller, &actor).await?;
+    let execution = service.execution(&caller, actor.id.as_str(), &execution).await?;
+    let follows = query_of(&parts)
+        .iter()
+        .any(|(name, value)| name == "follow" && value.eq_ignore_ascii_case("true"));
+    if follows {
+        let (attempt, position) = last_seen(&parts.headers).unwrap_or((execution.attempt, 0));
+        let stop = stopping.map(|Extension(Stopping(stop))| stop).unwrap_or_default();
+        let follower = Follower {
+            service: service.clone(),
+            caller,
+            actor,
+            execution,
+            attempt,
+            position,
+            stop,
+            ended: false,
+        };
+        return Ok(Sse::new(follower.events()).into_response());
+    }
+    let logs = service.logs(&caller, actor.id.as_str(), execution.id.as_str()).await?;
     let this = link(&execution);
     let object = Object::default().with("logs", logs.text()).with_links([
         ("self", format!("{this}/logs")),
-        ("owner", profile(&owner)),
+        ("owner", profile(&actor.owner)),
         ("execution", this),
     ]);
-    Ok(Reply::one("Logs retrieved successfully.", object))
+    Ok(Reply::one("Logs retrieved successfully.", object).into_response())
+}
+
+/// Attempt and position after the last event that a reconnecting client had.
+fn last_seen(headers: &HeaderMap) -> Option<(u32, u64)> {
+    let (attempt, position) = headers.get("last-event-id")?.to_str().ok()?.split_once('.')?;
+    Some((attempt.parse().ok()?, position.parse().ok()?))
+}
+
+/// Reads on in the output of one execution and tells it as server-sent events:
+/// `log` with `text`; `restart` when another attempt begins anew; `end` with
+/// `status`, `outcome` and `exit_code`.
+struct Follower {
+    service: Service,
+    caller: Caller,
+    actor: Actor,
+    execution: Execution,
+    attempt: u32,
+    position: u64,
+    stop: CancellationToken,
+    ended: bool,
+}
+
+impl Follower {
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        stream::unfold(self, async |mut follower| {
+            if follower.ended {
+                return None;
+            }
+            let stop = follower.stop.clone();
+            let event = tokio::select! {
+                // The client reads on elsewhere, from the last id it had.
+                () = stop.cancelled() => return None,
+                event = follower.next() => event,
+            };
+            match event {
+                Ok(event) => Some((Ok(event), follower)),
+                Err(error) => {
+                    // The status was sent long ago: all that is left is to hang up.
+                    error!(error = %Chain(&error), "could not follow the logs of an execution");
+                    None
+                }
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Event, abax_actors::Error> {
+        loop {
+            let (actor, id) = (self.actor.id.as_str(), self.execution.id.as_str());
+            let logs =
+                self.service.follow_logs(&self.caller, actor, id, self.position, HEARTBEAT).await?;
+            if logs.attempt != self.attempt {
+                let began = self.position > 0;
+                (self.attempt, self.position) = (logs.attempt, 0);
+                if began {
+                    return Ok(self.event("restart", &json!({ "attempt": self.attempt })));
+                }
+                continue;
+            }
+            if logs.bytes.is_empty() && logs.ended {
+                return self.end(&logs).await;
+            }
+            if logs.bytes.is_empty() {
+                return Ok(Event::default().comment("waiting"));
+            }
+            let whole = whole_characters(&logs);
+            if whole == 0 {
+                tokio::time::sleep(HALF_A_CHARACTER).await;
+                continue;
+            }
+            self.position += whole as u64;
+            let text = String::from_utf8_lossy(&logs.bytes[..whole]);
+            return Ok(self.event("log", &json!({ "text": text })));
+        }
+    }
+
+    async fn end(&mut self, logs: &Logs) -> Result<Event, abax_actors::Error> {
+        self.ended = true;
+        let (actor, id) = (self.actor.id.as_str(), self.execution.id.as_str());
+        let execution = self.service.execution(&self.caller, actor, id).await?;
+        let data = json!({
+            "status": execution.status.as_str(),
+            "outcome": execution.outcome.map(|outcome| outcome.as_str()),
+            "reason": execution.reason,
+            "exit_code": execution.exit_code,
+            "truncated": logs.truncated,
+        });
+        Ok(self.event("end", &data))
+    }
+
+    fn event(&self, name: &str, data: &serde_json::Value) -> Event {
+        let id = format!("{}.{}", self.attempt, self.position);
+        Event::default().event(name).id(id).data(data.to_string())
+    }
+}
+
+/// How many of the bytes can be shown now: a character may have come in part.
+fn whole_characters(logs: &Logs) -> usize {
+    let mut shown = 0;
+    loop {
+        match std::str::from_utf8(&logs.bytes[shown..]) {
+            Ok(_) => return logs.bytes.len(),
+            Err(error) => match error.error_len() {
+                Some(broken) => shown += error.valid_up_to() + broken,
+                None if logs.ended => return logs.bytes.len(),
+                None => return shown + error.valid_up_to(),
+            },
+        }
+    }
 }

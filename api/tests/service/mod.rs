@@ -1,5 +1,6 @@
 //! A whole service behind a real socket: SQLite in a temporary directory, port 0.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
