@@ -22,3 +22,94 @@ pub mod security;
 
 #[allow(unsafe_code, reason = "kernel calls that no dependency wraps")]
 mod sys;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use image::{Store, StoreError};
+
+/// What a [`Runtime`] is to know of the machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The state root; made where it is missing.
+    pub root: PathBuf,
+    /// The host's CA bundle, shown to builds and to containers that ask for it.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// Why the state root could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A directory could not be made.
+    #[error("could not make {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The images could not be opened.
+    #[error(transparent)]
+    Images(#[from] StoreError),
+}
+
+/// The one entry point: a state root with its images and containers.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    config: Config,
+    images: Store,
+}
+
+impl Runtime {
+    /// Opens the state root.
+    ///
+    /// # Errors
+    ///
+    /// When its directories cannot be made or its images not be read.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        // `private` comes last, so where it is, all are.
+        if !config.root.join("private").exists() {
+            for part in ["containers", "trash", "tmp", "network", "private"] {
+                let path = config.root.join(part);
+                fs::create_dir_all(&path)
+                    .map_err(|source| OpenError::Directory { path: path.clone(), source })?;
+            }
+        }
+        let images = Store::open(&config.root)?;
+        let init = config.root.join("layers/init");
+        if !init.exists() {
+            let temporary = config.root.join("tmp").join(format!("init.{}", std::process::id()));
+            snapshot::make_init_layer(&init, &temporary)
+                .map_err(|source| OpenError::Directory { path: init, source })?;
+        }
+        Ok(Self { config, images })
+    }
+
+    /// The state root.
+    pub fn root(&self) -> &Path {
+        &self.config.root
+    }
+
+    /// The images.
+    pub fn images(&self) -> &Store {
+        &self.images
+    }
+
+    /// What it was opened with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Clears what crashed processes left: containers whose supervisor is gone, with their
+    /// processes, cgroups and directories. What is supervised, here or by other processes, is not
+    /// touched, and a kept container keeps its record.
+    ///
+    /// # Errors
+    ///
+    /// When something cannot be removed; the rest is swept by the next call.
+    pub fn sweep(&self) -> Result<(), container::SweepError> {
+        container::sweep(&self.config.root)
+    }
+}
