@@ -10,6 +10,8 @@
 //!   that with a [`Finish`]. The claim's epoch decides who may still write.
 //! * `status` is where a thing stands in its life; `state` is what a stateful
 //!   actor keeps between executions.
+#![doc = ""]
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod clock;

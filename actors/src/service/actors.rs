@@ -157,7 +157,7 @@ impl Service {
         let deadline = Instant::now() + self.0.config.delete_wait;
         let now = self.0.clock.now();
         let mut changes = self.0.changes.subscribe();
-        let id = {
+        let (id, halted) = {
             let (caller, actor) = (caller.clone(), actor.to_owned());
             self.0
                 .store
@@ -168,15 +168,18 @@ impl Service {
                         store::actors::set_shutting_down(c, &actor.id).await?;
                         store::executions::cancel_all_waiting(c, &actor.id, reason, now).await?;
                         store::queue::remove_of_actor(c, &actor.id).await?;
-                        store::executions::request_halt_of_actor(c, &actor.id, now).await?;
+                        let halted =
+                            store::executions::request_halt_of_actor(c, &actor.id, now).await?;
                         store::logs::remove_of_actor(c, &actor.id).await?;
                         store::actors::remove_ended(c, Some(&actor.id)).await?;
-                        Ok(actor.id)
+                        Ok((actor.id, halted))
                     })
                 })
                 .await?
         };
-        self.halts_requested(&id).await?;
+        for execution in &halted {
+            self.changed(execution);
+        }
         loop {
             {
                 let mut c = self.0.store.read().await?;
@@ -254,17 +257,6 @@ impl Service {
     ) -> Result<Actor, Error> {
         let mut c = self.0.store.read().await?;
         authorized(&mut c, caller, actor, needed).await
-    }
-
-    /// Tells the hosts of this process which executions of an actor to stop.
-    async fn halts_requested(&self, actor: &ActorId) -> Result<(), Error> {
-        let mut c = self.0.store.read().await?;
-        for execution in store::executions::of_actor(&mut c, actor).await? {
-            if execution.halt_requested {
-                self.changed(&execution.id);
-            }
-        }
-        Ok(())
     }
 
     fn token(&self, wanted: Option<bool>) -> TokenSetting {

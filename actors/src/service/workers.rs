@@ -775,9 +775,12 @@ pub struct Preparation {
     _guard: PreparingGuard,
 }
 
-/// Which actors are being prepared in this process.
+/// An actor at a revision.
+type Prepared = (ActorId, i64);
+
+/// Which actors are being prepared in this process, or when they may be again.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Preparing(Arc<Mutex<HashMap<(ActorId, i64), Option<Time>>>>);
+pub(super) struct Preparing(Arc<Mutex<HashMap<Prepared, Option<Time>>>>);
 
 impl Preparing {
     fn begin(&self, actor: &Actor, now: Time) -> Option<PreparingGuard> {
@@ -795,7 +798,7 @@ impl Preparing {
 #[derive(Debug)]
 struct PreparingGuard {
     preparing: Preparing,
-    key: (ActorId, i64),
+    key: Prepared,
     again: Time,
 }
 

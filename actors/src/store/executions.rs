@@ -345,21 +345,22 @@ pub(crate) async fn request_halt(
     Ok(done.rows_affected() == 1)
 }
 
+/// Asks what runs of an actor to end; says which.
 pub(crate) async fn request_halt_of_actor(
     c: &mut Connection,
     actor: &ActorId,
     now: Time,
-) -> Result<(), Error> {
-    sqlx::query(
+) -> Result<Vec<ExecutionId>, Error> {
+    let ids: Vec<String> = sqlx::query_scalar(
         "update executions set halt_requested_us = coalesce(halt_requested_us, $2) \
-         where actor_id = $1 and status = 'RUNNING'",
+         where actor_id = $1 and status = 'RUNNING' returning id",
     )
     .bind(actor.as_str())
     .bind(now.micros())
-    .execute(c)
+    .fetch_all(c)
     .await
     .map_err(failed("halt the actor's executions"))?;
-    Ok(())
+    read_ids(ids)
 }
 
 /// Running executions whose lease ended before `now`.
@@ -404,15 +405,7 @@ pub(crate) async fn unqueued(c: &mut Connection) -> Result<Vec<ExecutionId>, Err
     .fetch_all(c)
     .await
     .map_err(failed("look for executions to queue"))?;
-    ids.into_iter()
-        .map(|id| {
-            ExecutionId::parse(&id).ok_or_else(|| Error::Inconsistent {
-                table: "executions",
-                column: "id".to_owned(),
-                row: id,
-            })
-        })
-        .collect()
+    read_ids(ids)
 }
 
 pub(crate) async fn set_queued(
@@ -427,6 +420,18 @@ pub(crate) async fn set_queued(
         .await
         .map_err(failed("note that the execution is queued"))?;
     Ok(())
+}
+
+fn read_ids(ids: Vec<String>) -> Result<Vec<ExecutionId>, Error> {
+    ids.into_iter()
+        .map(|id| {
+            ExecutionId::parse(&id).ok_or_else(|| Error::Inconsistent {
+                table: "executions",
+                column: "id".to_owned(),
+                row: id,
+            })
+        })
+        .collect()
 }
 
 fn read(fields: &Fields<'_>) -> Result<Stored, Error> {

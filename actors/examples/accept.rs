@@ -1,0 +1,68 @@
+//! How many messages per second are accepted, and handled, on this machine.
+//!
+//! `cargo run --release -p abax-actors --example accept [senders] [messages]`
+
+use std::time::{Duration, Instant};
+
+use abax_actors::{
+    Caller, Clock, Config, Finish, HostInfo, NewActor, NewMessage, Outcome, Role, Service, Tenant,
+};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1).map(|a| a.parse::<usize>());
+    let senders = arguments.next().transpose()?.unwrap_or(64);
+    let messages = arguments.next().transpose()?.unwrap_or(20_000);
+
+    let directory = tempfile::tempdir_in(".")?;
+    let service =
+        Service::open(Config::sqlite(directory.path().join("abax.db")), Clock::system()).await?;
+    let caller = Caller::new(Tenant::default(), "bench", Role::Admin);
+    let mut new = NewActor::new("busybox");
+    new.max_workers = Some(1_000);
+    let actor = service.register_actor(&caller, new).await?.id;
+
+    let started = Instant::now();
+    let sends = (0..senders).map(|_| {
+        let (service, caller, actor) = (service.clone(), caller.clone(), actor.clone());
+        tokio::spawn(async move {
+            for _ in 0..messages / senders {
+                let message = NewMessage::text("https://example.org/picture.jpg");
+                service.send_message(&caller, actor.as_str(), message).await?;
+            }
+            Ok::<_, abax_actors::Error>(())
+        })
+    });
+    for send in futures_util::future::join_all(sends).await {
+        send??;
+    }
+    report("accepted", messages / senders * senders, started.elapsed());
+
+    let info = HostInfo { name: "bench".into(), version: "0".into(), slots: 16 };
+    let host = service.register_host(info).await?;
+    let started = Instant::now();
+    let handled = messages.min(4_000);
+    let slots = (0..16).map(|_| {
+        let (service, host) = (service.clone(), host.clone());
+        tokio::spawn(async move {
+            for _ in 0..handled / 16 {
+                let delivery = service.receive().await?;
+                let claim = service.claim(delivery, &host, Duration::from_secs(60)).await?;
+                if let Some(claim) = claim {
+                    service.finish(&claim.key, Finish::new(Outcome::Succeeded, "")).await?;
+                }
+            }
+            Ok::<_, abax_actors::Error>(())
+        })
+    });
+    for slot in futures_util::future::join_all(slots).await {
+        slot??;
+    }
+    report("claimed and finished", handled / 16 * 16, started.elapsed());
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "a measurement to be read")]
+fn report(what: &str, count: usize, took: Duration) {
+    println!("{what}: {count} in {took:.2?}, {:.0}/s", count as f64 / took.as_secs_f64());
+}

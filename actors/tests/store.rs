@@ -1,0 +1,187 @@
+//! What the rows promise: what was accepted stays, what cannot be read is said.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+mod fixture;
+
+use std::path::Path;
+use std::process::Command;
+
+use abax_actors::{
+    Caller, Clock, Config, Error, ExecutionStatus, Json, NewActor, NewMessage, Role, Service,
+    Tenant,
+};
+use fixture::{Fixture, succeeded};
+
+#[tokio::test]
+async fn an_actor_reads_back_as_it_was_registered() {
+    let f = Fixture::new().await;
+    let mut new = NewActor::new("localhost:5000/team/app:v2");
+    new.name = Some("classifier".into());
+    new.description = "says what is in a picture".into();
+    new.stateless = true;
+    new.token = Some(true);
+    new.webhook = "https://example.org/hook".into();
+    new.link = "other".into();
+    new.hints = vec!["sync".into(), "gpu".into()];
+    new.privileged = true;
+    new.max_workers = Some(3);
+    new.mem_limit = Some("512m".into());
+    new.max_cpus = Some(1_500_000_000);
+    new.use_container_uid = true;
+    new.default_environment = Json::parse(r#"{"b": 1, "a": [true, null]}"#).unwrap();
+    new.queue = "special".into();
+    new.log_ex = Some(16_000);
+    let registered = f.service.register_actor(&f.admin, new).await.unwrap();
+    let read = f.again().await.actor(&f.admin, registered.id.as_str()).await.unwrap();
+    assert_eq!(read, registered);
+    assert_eq!(read.memory_limit_bytes(), Some(512 << 20));
+    assert_eq!(f.service.actors(&f.admin).await.unwrap(), [read]);
+}
+
+#[tokio::test]
+async fn a_restart_loses_nothing() {
+    let f = Fixture::new().await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    let done = f.send(&actor, "done").await;
+    let claim = f.claim(&host).await;
+    f.service.append_logs(&claim.key, b"output", false).await.unwrap();
+    f.service.finish(&claim.key, succeeded()).await.unwrap();
+    let running = f.send(&actor, "running").await;
+    let claim = f.claim(&host).await;
+    let waiting = f.send(&actor, "waiting").await;
+    let Fixture { directory, clock, service, owner, .. } = f;
+    let config = service.config().clone();
+    drop(service);
+
+    let service = Service::open(config, clock.clone()).await.unwrap();
+    let all = service.executions(&owner, actor.id.as_str()).await.unwrap().executions;
+    let statuses: Vec<_> = all.iter().map(|e| (e.id.clone(), e.status)).collect();
+    assert_eq!(
+        statuses,
+        [
+            (done.id.clone(), ExecutionStatus::Complete),
+            (running.id.clone(), ExecutionStatus::Running),
+            (waiting.id.clone(), ExecutionStatus::Submitted),
+        ]
+    );
+    let logs = service.logs(&owner, actor.id.as_str(), done.id.as_str()).await.unwrap();
+    assert_eq!(logs.text(), "output");
+
+    // The lease of the one before has not ended, but its process has.
+    let host = fixture::host(&service, "host").await;
+    let swept = service.recover(&host).await.unwrap();
+    assert_eq!(swept.retried, 1);
+    assert!(!service.finish(&claim.key, succeeded()).await.unwrap(), "of the process before");
+    let mut again = Vec::new();
+    for _ in 0..2 {
+        let claim = fixture::claim(&service, &host).await;
+        again.push((claim.key.execution, claim.attempt));
+    }
+    assert_eq!(again, [(running.id, 2), (waiting.id, 1)]);
+    drop(directory);
+}
+
+#[tokio::test]
+async fn what_a_crash_kept_from_the_queue_is_queued_by_the_sweep() {
+    let f = Fixture::new().await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    let sent = f.send(&actor, "x").await;
+    // As if the process had died between the commit and the publication.
+    let mut sql = f.sql().await;
+    sqlx::query("delete from queue").execute(&mut sql).await.unwrap();
+    sqlx::query("update executions set queued_us = null").execute(&mut sql).await.unwrap();
+    assert!(fixture::nothing_is_deliverable(&f.service).await);
+    assert_eq!(f.service.sweep().await.unwrap().queued, 1);
+    assert_eq!(f.service.sweep().await.unwrap().queued, 0);
+    assert_eq!(f.claim(&host).await.key.execution, sent.id);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_named() {
+    let f = Fixture::new().await;
+    let actor = f.actor().await;
+    let sent = f.send(&actor, "x").await;
+    let mut sql = f.sql().await;
+    sqlx::query("update executions set status = 'WAITING'").execute(&mut sql).await.unwrap();
+    match f.service.execution(&f.owner, actor.id.as_str(), sent.id.as_str()).await {
+        Err(Error::Inconsistent { table: "executions", column, row }) => {
+            assert_eq!((column.as_str(), row.as_str()), ("status", sent.id.as_str()));
+        }
+        other => panic!("{other:?}"),
+    }
+    sqlx::query("update actors set hints = '{'").execute(&mut sql).await.unwrap();
+    match f.service.actor(&f.owner, actor.id.as_str()).await {
+        Err(Error::Inconsistent { table: "actors", column, .. }) => assert_eq!(column, "hints"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A file system of `size`, gone when dropped. Needs root.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(at: &'a Path, size: &str) -> Self {
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "abax-test"])
+            .arg(at)
+            .status()
+            .expect("mount(8) is there");
+        assert!(mounted.success(), "this test mounts a tmpfs, which needs root");
+        Self(at)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_accepts_nothing_and_keeps_what_it_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let _disk = SmallDisk::mount(directory.path(), "2m");
+    let config = Config::sqlite(directory.path().join("abax.db"));
+    let caller = Caller::new(Tenant::default(), "u", Role::User);
+    let service = Service::open(config.clone(), Clock::system()).await.unwrap();
+    let actor = service.register_actor(&caller, NewActor::new("busybox")).await.unwrap();
+    let mut accepted = Vec::new();
+    let error = loop {
+        let message = NewMessage::text("x".repeat(50_000));
+        match service.send_message(&caller, actor.id.as_str(), message).await {
+            Ok(execution) => accepted.push(execution.id),
+            Err(error) => break error,
+        }
+        assert!(accepted.len() < 1_000, "2 MiB hold fewer");
+    };
+    assert!(matches!(error, Error::StoreUnavailable { .. }), "{error:?}");
+    assert!(error.is_transient());
+    assert!(!accepted.is_empty());
+    drop(service);
+    let service = Service::open(config, Clock::system()).await.unwrap();
+    let all = service.executions(&caller, actor.id.as_str()).await.unwrap().executions;
+    assert_eq!(all.into_iter().map(|e| e.id).collect::<Vec<_>>(), accepted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_write_that_fails_takes_none_of_its_group_along() {
+    let f = Fixture::new().await;
+    let stateless = f.actor().await;
+    let stateful = f.register(|new| new.stateless = false).await;
+    let writes = (0..200).map(|i| {
+        let (service, owner) = (f.service.clone(), f.owner.clone());
+        let actor = if i % 3 == 0 { &stateless } else { &stateful }.id.clone();
+        tokio::spawn(async move {
+            let state = Json::from(serde_json::json!(i));
+            (i, service.set_actor_state(&owner, actor.as_str(), state).await)
+        })
+    });
+    for done in futures_util::future::join_all(writes).await {
+        let (i, result) = done.unwrap();
+        assert_eq!(result.is_ok(), i % 3 != 0, "{i}: {result:?}");
+    }
+}
