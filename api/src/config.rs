@@ -35,7 +35,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             api_server: None,
             bare_dialect: Dialect::Abax,
-            message_limit_bytes: 64 << 20,
+            message_limit_bytes: 2 << 20,
             body_limit_bytes: 1 << 20,
             sync_deadline: Duration::from_secs(55),
             head_timeout: Duration::from_secs(30),

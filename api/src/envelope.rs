@@ -320,3 +320,19 @@ fn envelope(
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_says_when_to_come_back() {
+        for dialect in Dialect::ALL {
+            let error = ApiError::from(abax_actors::Error::QueueUnavailable);
+            let audience = Audience { dialect, server: "http://h", request_id: "r-1" };
+            let answer = write(Answer::Failure(error), audience);
+            assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{dialect:?}");
+            assert_eq!(answer.headers()[RETRY_AFTER], "5", "{dialect:?}");
+        }
+    }
+}

@@ -135,7 +135,7 @@ impl Incoming {
     }
 }
 
-/// The first query value under each name, in order of appearance.
+/// Names and values of the query string, in order.
 pub(crate) fn query_of(parts: &request::Parts) -> Vec<(String, String)> {
     form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect()
 }
@@ -251,28 +251,25 @@ impl Given {
 }
 
 impl Parameters {
-    /// Finds a parameter under either spelling; the dialect's own wins within each source.
+    /// A parameter under either spelling; the dialect's own wins within each source.
     fn find(&self, name: &str) -> Option<Given> {
+        self.each(name).next()
+    }
+
+    /// What each source has under a name, in the order of precedence.
+    fn each(&self, name: &str) -> impl Iterator<Item = Given> {
         let own = self.dialect.key(name);
         let other = if own == name { Dialect::V2.key(name) } else { name.to_owned() };
-        for spelling in [&own, &other] {
-            if let Some(value) = self.json.get(spelling) {
-                return Some(Given::of(value));
-            }
-        }
-        for source in [&self.query, &self.form] {
-            for spelling in [&own, &other] {
-                let values: Vec<String> = source
-                    .iter()
-                    .filter(|(key, _)| key == spelling)
-                    .map(|(_, value)| value.clone())
-                    .collect();
-                if !values.is_empty() {
-                    return Some(Given::Texts(values));
-                }
-            }
-        }
-        None
+        let spellings = [own, other];
+        let json = spellings.iter().find_map(|spelling| self.json.get(spelling)).map(Given::of);
+        let [query, form] = [&self.query, &self.form].map(|source| {
+            spellings.iter().find_map(|spelling| {
+                let under = source.iter().filter(|(key, _)| key == spelling);
+                let values: Vec<String> = under.map(|(_, value)| value.clone()).collect();
+                (!values.is_empty()).then_some(Given::Texts(values))
+            })
+        });
+        [json, query, form].into_iter().flatten()
     }
 
     /// Starts reading typed values, collecting what is wrong on the way.
@@ -285,9 +282,9 @@ impl Parameters {
         self.dialect.key(name)
     }
 
-    /// Text of the parameter `name`; None where it is absent or null.
+    /// Text of the parameter `name` from the first source that has more than nothing under it.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
-        self.find(name)?.text()
+        self.each(name).filter_map(Given::text).find(|text| !text.is_empty())
     }
 
     /// True where a form's only name is itself JSON: `curl -d '{…}'` without its content type.
@@ -306,7 +303,7 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     /// Any scalar as text; of a JSON list only the first element.
     pub(crate) fn string(&mut self, name: &str) -> Option<String> {
-        self.parameters.text(name)
+        self.parameters.find(name)?.text()
     }
 
     /// `true`, `false`, and the texts true, false, 1, 0 in any case.

@@ -55,11 +55,13 @@ async fn what_decides_the_kind_of_a_message() {
         ("application/x-www-form-urlencoded", "", "message=a+b", json!("a b")),
         ("application/x-www-form-urlencoded", "?message=query", "message=form", json!("query")),
         ("text/plain", "?message=query", "anything", json!("query")),
+        ("application/json", "?message=query", "{\"message\": \"\"}", json!("query")),
     ] {
         let answer = ok(post(content_type, query, body)).await;
         assert_eq!(answer["result"]["msg"], expected, "{content_type} {query} {body}");
     }
     ok(running.post(&format!("{path}?message=x"))).await;
+    expect(post("application/json", "?message=x", "{\"a\":"), StatusCode::BAD_REQUEST).await;
     for (content_type, body) in [
         ("application/x-www-form-urlencoded", "other=1"),
         ("text/plain", "no JSON"),

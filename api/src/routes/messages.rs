@@ -184,7 +184,8 @@ async fn message(incoming: &Incoming) -> Result<NewMessage, ApiError> {
 /// The non-empty parameter `message`, wherever it is.
 async fn message_parameter(incoming: &Incoming) -> Result<Option<String>, ApiError> {
     match incoming.parameters().await {
-        Ok(parameters) => Ok(parameters.text("message").filter(|text| !text.is_empty())),
+        Ok(parameters) => Ok(parameters.text("message")),
+        Err(error) if incoming.is_json() && incoming.json().is_err() => Err(error),
         // The body is a message of its own and has no parameters; the query may.
         Err(_) => Ok(incoming
             .query
