@@ -119,6 +119,81 @@ async fn a_row_that_cannot_be_read_is_named() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_may_open_a_fresh_file_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = Config::sqlite(directory.path().join("abax.db"));
+    let opened = (0..8).map(|_| tokio::spawn(Service::open(config.clone(), Clock::system())));
+    for service in futures_util::future::join_all(opened).await {
+        service.unwrap().unwrap().health().await.unwrap();
+    }
+}
+
+/// Names the file in the process that is killed.
+const DATABASE: &str = "ABAX_TEST_DATABASE";
+
+#[tokio::test]
+#[ignore = "the process that the next test kills"]
+async fn accepts_until_killed() {
+    let Some(path) = std::env::var_os(DATABASE) else { return };
+    let service = Service::open(Config::sqlite(path), Clock::system()).await.unwrap();
+    let caller = Caller::new(Tenant::default(), "u", Role::User);
+    let actor = service.register_actor(&caller, NewActor::new("busybox")).await.unwrap().id;
+    // The test runner has begun a line of its own.
+    println!("\nactor {actor}");
+    let sends = (0..8).map(|_| async {
+        // Far more than it lives to send.
+        for _ in 0..1_000_000 {
+            let message = NewMessage::text("x");
+            let sent = service.send_message(&caller, actor.as_str(), message).await.unwrap();
+            println!("accepted {}", sent.id);
+        }
+    });
+    futures_util::future::join_all(sends).await;
+}
+
+#[tokio::test]
+async fn what_was_accepted_survives_a_kill() {
+    use std::io::BufRead as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("abax.db");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "accepts_until_killed", "--ignored", "--nocapture"])
+        .env(DATABASE, &path)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut actor, mut accepted) = (String::new(), Vec::new());
+    let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    for line in lines {
+        let line = line.unwrap();
+        if let Some(id) = line.strip_prefix("actor ") {
+            id.clone_into(&mut actor);
+        } else if let Some(id) = line.strip_prefix("accepted ") {
+            accepted.push(id.to_owned());
+            if accepted.len() == 300 {
+                child.kill().unwrap();
+            }
+        }
+    }
+    child.wait().unwrap();
+    assert!(accepted.len() >= 300, "only {} were accepted", accepted.len());
+    let service = Service::open(Config::sqlite(path), Clock::system()).await.unwrap();
+    let caller = Caller::new(Tenant::default(), "u", Role::User);
+    let kept: std::collections::HashSet<_> = service
+        .executions(&caller, &actor)
+        .await
+        .unwrap()
+        .executions
+        .into_iter()
+        .map(|e| e.id.to_string())
+        .collect();
+    for id in accepted {
+        assert!(kept.contains(&id), "{id} was accepted and is gone");
+    }
+    assert_eq!(service.message_count(&caller, &actor).await.unwrap(), kept.len() as u64);
+}
+
 /// A file system of `size`, gone when dropped. Needs root.
 struct SmallDisk<'a>(&'a Path);
 

@@ -70,10 +70,7 @@ impl Store {
             .busy_timeout(PATIENCE)
             .disable_statement_logging();
         let mut connection = options.connect().await.map_err(failed("open the database"))?;
-        migrations()
-            .run_direct(None, &mut connection, false)
-            .await
-            .map_err(|source| Error::Migrate { source })?;
+        migrate(&mut connection).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(PATIENCE * 2)
@@ -194,6 +191,25 @@ fn refuse(write: Write) -> Reply {
 
 async fn begin(connection: &mut Connection) -> Result<(), sqlx::Error> {
     connection.execute("begin immediate").await.map(|_| ())
+}
+
+/// Brings the schema up to date.
+///
+/// SQLite has no lock for migrations as a whole. Where two processes start on a
+/// fresh file, one of them finds a step half taken by the other; after the
+/// other's commit it finds it done.
+async fn migrate(connection: &mut Connection) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        match migrations().run_direct(None, connection, false).await {
+            Ok(()) => return Ok(()),
+            Err(sqlx::migrate::MigrateError::ExecuteMigration(..)) if tries < 20 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(source) => return Err(Error::Migrate { source }),
+        }
+    }
 }
 
 fn migrations() -> Migrator {

@@ -1,6 +1,11 @@
 //! A state root of its own, a launcher and a busybox image, for tests that run containers. They need root.
 
-#![allow(unreachable_pub, missing_docs, missing_debug_implementations, reason = "a module of tests")]
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "a module of tests"
+)]
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::Read;
