@@ -8,10 +8,18 @@ mod image;
 mod manifest;
 
 mod blob;
+mod diff;
+mod layer;
 mod lock;
 mod store;
 
+mod tar;
+mod unpack;
+
 pub use blob::{BlobLock, BlobWriter};
+pub use diff::DiffError;
 pub use image::{Image, Layer};
 pub use manifest::{Compression, MANIFEST_LIMIT_BYTES, is_config, is_index, is_layer, is_manifest};
 pub use store::{ListedImage, Store, StoreError};
+pub use tar::TarError;
+pub use unpack::{LayerError, UnpackError, UnpackLimits};

@@ -23,6 +23,7 @@ use super::blob::{BlobLock, BlobWriter};
 use super::image::{Image, Layer};
 use super::lock::{self, Lock};
 use super::manifest::MANIFEST_LIMIT_BYTES;
+use super::unpack::UnpackLimits;
 use crate::digest::{DiffId, Digest, ParseDigestError};
 use crate::reference::{ParseError, Reference};
 
@@ -48,6 +49,7 @@ pub struct Store {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
+    limits: UnpackLimits,
     /// By manifest digest: content never changes, so nothing here is ever stale.
     images: Mutex<HashMap<Digest, Image>>,
 }
@@ -196,8 +198,18 @@ impl Store {
     ///
     /// The directories could not be made.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_with(root, UnpackLimits::default())
+    }
+
+    /// As [`Store::open`], with limits of one's own on what is unpacked.
+    ///
+    /// # Errors
+    ///
+    /// The directories could not be made.
+    pub fn open_with(root: &Path, limits: UnpackLimits) -> Result<Self, StoreError> {
         let root = std::path::absolute(root).map_err(file_error("find", root))?;
-        let store = Self { shared: Arc::new(Shared { root, images: Mutex::new(HashMap::new()) }) };
+        let store =
+            Self { shared: Arc::new(Shared { root, limits, images: Mutex::new(HashMap::new()) }) };
         if store.path("images/oci-layout").exists() {
             return Ok(store);
         }
@@ -215,6 +227,14 @@ impl Store {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))
                 .map_err(file_error("change the mode of", &path))?;
         }
+        let init = store.init_layer();
+        if !init.exists() {
+            let temporary = store.temporary_path(&format!("init.{}", rand::random::<u64>()));
+            let made = crate::snapshot::make_init_layer(&init, &temporary);
+            // Where another process was first, its layer is the same.
+            made.or_else(|error| if init.exists() { Ok(()) } else { Err(error) })
+                .map_err(file_error("create", &init))?;
+        }
         // Last, since its presence says that the rest is there.
         store.write_file("images/oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(store)
@@ -226,7 +246,11 @@ impl Store {
         &self.shared.root
     }
 
-    fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+    pub(super) fn limits(&self) -> UnpackLimits {
+        self.shared.limits
+    }
+
+    pub(super) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.shared.root.join(relative)
     }
 
@@ -339,6 +363,16 @@ impl Store {
     #[must_use]
     pub fn has_layer(&self, diff_id: &DiffId) -> bool {
         self.layer_directory(diff_id).exists()
+    }
+
+    /// The topmost lower directory of every container: mount points and nothing else.
+    pub(crate) fn init_layer(&self) -> PathBuf {
+        self.path("layers/init")
+    }
+
+    pub(super) fn lock_layer(&self, diff_id: &DiffId) -> Result<Lock, StoreError> {
+        let path = self.path(format!("locks/layer.{}", diff_id.hex()));
+        Lock::acquire(path.clone()).map_err(file_error("lock", path))
     }
 
     /// Where the layer is, or would be, unpacked: usable as a lower directory of overlayfs.
@@ -689,6 +723,8 @@ impl Store {
             } else if name.starts_with("blob.") {
                 (older_than(PARTIAL_BLOB_AGE) && lock::is_abandoned(&path))
                     .then(|| fs::remove_file(&path))
+            } else if name.starts_with("init.") {
+                older_than(TEMPORARY_FILE_AGE).then(|| fs::remove_dir_all(&path))
             } else if name.starts_with("file.") {
                 older_than(TEMPORARY_FILE_AGE).then(|| fs::remove_file(&path))
             } else {

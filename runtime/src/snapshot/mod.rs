@@ -24,7 +24,7 @@ const FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 #[must_use]
 pub fn lower_directories(store: &Store, image: &Image) -> Vec<PathBuf> {
     let layers = image.diff_ids().iter().rev().map(|diff_id| store.layer_directory(diff_id));
-    std::iter::once(store.root().join("layers/init")).chain(layers).collect()
+    std::iter::once(store.init_layer()).chain(layers).collect()
 }
 
 /// Makes the layer of mount points at `path`, which does not exist yet, by way of `temporary`.
