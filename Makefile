@@ -1,12 +1,12 @@
 # Every target runs as root on a Debian machine and needs nothing beforehand:
 # testbed/install.sh fetches what is missing from Debian's packages.
-.PHONY: test lint install
+.PHONY: test lint packages demo bench
 
 CARGO ?= cargo
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
 # The whole gate: the cheapest checks first, the tests last.
-test: install lint
+test: packages lint
 ifeq ($(nextest),yes)
 	$(CARGO) test --quiet --workspace --locked --doc
 	$(CARGO) nextest run --workspace --locked
@@ -21,5 +21,17 @@ lint:
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --quiet
 
 # The servers and peers that the tests start.
-install:
+packages:
 	@testbed/install.sh
+
+# The main job, from nothing to the labels of a photo.
+demo: packages
+	$(CARGO) build --release --locked --package abax-cli
+	examples/demo.sh target/release/abax
+
+# A start beside docker, podman, runc, crun and the kernel's floor, in one run.
+bench: packages
+	$(CARGO) build --release --locked --package abax-cli
+	$(CARGO) build --release --locked --package abax-runtime --example launch
+	gcc -O2 -o target/release/floor testbed/bench/floor.c
+	testbed/bench/bench.py target/release/abax target/release/examples/launch target/release/floor
