@@ -16,9 +16,11 @@ mod netlink;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
+
+use ipam::Leases;
 
 pub use bridge::Bridge;
 
@@ -124,6 +126,29 @@ pub enum NetworkError {
     State { path: PathBuf, source: io::Error },
 }
 
+/// Gives back the addresses of containers that are not alive, on every bridge that this state root
+/// knows, such as after a crash. A container must count as alive before it is attached.
+///
+/// # Errors
+///
+/// [`NetworkError::State`]: the leases cannot be read or changed.
+pub fn sweep(root: &Path, is_alive: impl Fn(&str) -> bool) -> Result<(), NetworkError> {
+    let path = root.join("network");
+    let failed = |source| NetworkError::State { path: path.clone(), source };
+    let bridges = match fs::read_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        bridges => bridges.map_err(failed)?,
+    };
+    for bridge in bridges {
+        let leases = bridge.map_err(failed)?.path().join("leases");
+        if leases.is_dir() {
+            // Which subnet they are of matters only to who takes one.
+            Leases::open(leases, Ipv4Net::default())?.sweep(&is_alive)?;
+        }
+    }
+    Ok(())
+}
+
 /// `/etc/resolv.conf` for a container in a namespace of its own: the host's, without resolvers on
 /// the host's loopback, which it cannot reach.
 ///
@@ -208,6 +233,21 @@ mod tests {
         ] {
             assert_eq!(resolv_conf_from(host, behind), expected, "{host:?}");
         }
+    }
+
+    #[test]
+    fn a_sweep_finds_the_leases_of_every_bridge() {
+        let root = tempfile::tempdir().unwrap();
+        sweep(root.path(), |_| false).unwrap();
+        let open = |bridge: &str| {
+            let directory = root.path().join("network").join(bridge).join("leases");
+            Leases::open(directory, "10.9.0.0/30".parse().unwrap()).unwrap()
+        };
+        open("one").take("dead").unwrap();
+        open("two").take("alive").unwrap();
+        sweep(root.path(), |id| id == "alive").unwrap();
+        open("one").take("next").unwrap();
+        assert!(open("two").take("next").is_err());
     }
 
     #[test]
