@@ -38,6 +38,16 @@ impl Compression {
         }
     }
 
+    /// OCI's type of a layer that is compressed so.
+    #[must_use]
+    pub fn media_type(self) -> MediaType {
+        match self {
+            Self::None => MediaType::ImageLayer,
+            Self::Gzip => MediaType::ImageLayerGzip,
+            Self::Zstd => MediaType::ImageLayerZstd,
+        }
+    }
+
     /// What the first bytes of a file say; [`Compression::None`] where they are no known magic number.
     #[must_use]
     pub fn detect(start: &[u8]) -> Self {

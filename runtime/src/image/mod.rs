@@ -7,6 +7,7 @@
 mod image;
 mod manifest;
 
+mod archive;
 mod blob;
 mod diff;
 mod layer;
@@ -16,6 +17,7 @@ mod store;
 mod tar;
 mod unpack;
 
+pub use archive::{ImportError, import};
 pub use blob::{BlobLock, BlobWriter};
 pub use diff::DiffError;
 pub use image::{Image, Layer};
