@@ -18,7 +18,8 @@ use anyhow::{Context as _, ensure};
 fn main() -> anyhow::Result<()> {
     run_launcher_if_asked();
     let mut arguments = std::env::args().skip(1);
-    let (Some(root), Some(times), Some(name)) = (arguments.next(), arguments.next(), arguments.next())
+    let (Some(root), Some(times), Some(name)) =
+        (arguments.next(), arguments.next(), arguments.next())
     else {
         anyhow::bail!("usage: launch ROOT TIMES IMAGE PROGRAM [ARGUMENT…]");
     };

@@ -86,6 +86,15 @@ impl BlobWriter {
         self.file.passed_bytes()
     }
 
+    /// A second handle, to read by position what is there already.
+    ///
+    /// # Errors
+    ///
+    /// There are too many open files.
+    pub(crate) fn reader(&self) -> Result<File, StoreError> {
+        self.file.get_ref().try_clone().map_err(file_error("open", &self.partial))
+    }
+
     /// Forgets what is there, for a server that cannot go on in the middle.
     ///
     /// # Errors
