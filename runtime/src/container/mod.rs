@@ -26,6 +26,7 @@ mod launch;
 mod launcher;
 pub(crate) mod rootfs;
 
+mod remove;
 mod sweep;
 
 use std::fmt;
@@ -40,6 +41,7 @@ pub use handshake::Step;
 pub use launch::{Container, CreateError, DeleteError, StartError, WaitError};
 pub use launcher::{Launcher, LauncherError, run_launcher_if_asked};
 pub use record::{Record, RecordError};
+pub use remove::{RemoveError, Running, remove};
 pub use status::Status;
 pub use sweep::SweepError;
 pub(crate) use sweep::sweep;

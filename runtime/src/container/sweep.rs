@@ -98,7 +98,7 @@ fn sweep_container(root: &Path, path: &Path, id: &ContainerId) -> Result<(), Swe
     Ok(())
 }
 
-fn remove_cgroup(id: &str) -> Result<(), SweepError> {
+pub(super) fn remove_cgroup(id: &str) -> Result<(), SweepError> {
     let cgroup = Cgroup::open(&format!("abax/{id}"))?;
     cgroup.kill()?;
     Ok(cgroup.remove()?)
