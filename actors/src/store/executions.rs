@@ -218,13 +218,14 @@ pub(crate) async fn finish(
 ) -> Result<bool, Error> {
     let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let phase = |phase| finish.phases.at(phase).map(Time::micros);
+    // The host's own times count: what was noted before was noted late.
     let done = sqlx::query(
         "update executions set status = $3, outcome = $4, reason = $5, exit_code = $6, \
              final_state = $7, cpu_ns = $8, io_bytes = $9, runtime_us = $10, \
-             peak_memory_bytes = $11, image_ready_us = coalesce(image_ready_us, $12), \
-             created_us = coalesce(created_us, $13), started_us = coalesce(started_us, $14), \
-             first_output_us = coalesce(first_output_us, $15), \
-             exited_us = coalesce(exited_us, $16), stored_us = $17, log_expires_us = $18, \
+             peak_memory_bytes = $11, image_ready_us = coalesce($12, image_ready_us), \
+             created_us = coalesce($13, created_us), started_us = coalesce($14, started_us), \
+             first_output_us = coalesce($15, first_output_us), \
+             exited_us = coalesce($16, exited_us), stored_us = $17, log_expires_us = $18, \
              lease_until_us = null \
          where id = $1 and epoch = $2 and status = 'RUNNING'",
     )
