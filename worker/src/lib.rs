@@ -1,2 +1,27 @@
 //! Takes messages and runs each in a fresh container.
+//!
+//! Knows neither SQL nor HTTP: what it learns and tells goes through
+//! [`abax_actors::Service`], and containers are [`abax_runtime`]'s.
+//!
+//! ```text
+//! consume   a slot, then a message ──► execute   one execution, from claim to result
+//! prepare   the images of new actors       ├─ image    the image, here or pulled once for all who wait
+//!                                        ├─ sandbox  options → container → outcome
+//!                                        └─ output   bounded, handed on while it runs
+//! lease     renews what runs here; ends what was halted, or taken from us
+//! ```
 #![forbid(unsafe_code)]
+
+mod config;
+
+mod consume;
+mod execute;
+mod lease;
+
+mod image;
+mod output;
+mod prepare;
+mod sandbox;
+
+pub use config::{AccessTokens, Config};
+pub use consume::{RunError, run};

@@ -1,0 +1,95 @@
+//! What a worker is told at its start.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use abax_actors::{Actor, Clock};
+use abax_runtime::cgroup::Limits;
+use abax_runtime::network::Mode;
+use abax_runtime::registry::RegistriesConfig;
+
+/// Makes the access token that an execution gets. The keys stay with whoever
+/// wires the process together.
+#[derive(Clone)]
+pub struct AccessTokens(Arc<Mint>);
+
+type Mint = dyn Fn(&Actor) -> Option<String> + Send + Sync;
+
+impl AccessTokens {
+    /// Tokens as `mint` makes them: for the actor's owner, or none.
+    #[must_use]
+    pub fn new(mint: impl Fn(&Actor) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(mint))
+    }
+
+    pub(crate) fn mint(&self, actor: &Actor) -> Option<String> {
+        (self.0)(actor)
+    }
+}
+
+impl fmt::Debug for AccessTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessTokens([redacted])")
+    }
+}
+
+/// Settings of a worker; [`Config::new`] has the defaults.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The same each time this machine and state root start.
+    pub name: String,
+    /// True where this process holds the lock of its state root, so that what an
+    /// earlier process of this name had claimed is known to be dead.
+    pub alone: bool,
+    /// How many executions run at once.
+    pub slots: NonZeroUsize,
+    /// How long a claim holds without being renewed; 30 s.
+    pub lease: Duration,
+    /// How often claims are renewed; 10 s, a third of the lease.
+    pub renew: Duration,
+    /// How often the executions of dead workers are looked for; 5 s.
+    pub sweep: Duration,
+    /// How long a stop waits for what runs; 30 s. What runs longer is given
+    /// back to the queue.
+    pub drain: Duration,
+    /// The longest an execution may run; no limit.
+    pub time_limit: Option<Duration>,
+    /// Limits of executions, where the actor sets none of its own; none, since each
+    /// that is set makes a start slower on cgroup v1.
+    pub limits: Limits,
+    /// How much output is kept of one execution; 1,000,000 bytes.
+    pub log_limit_bytes: u64,
+    /// Where images come from.
+    pub registries: RegistriesConfig,
+    /// The network of executions.
+    pub network: Mode,
+    /// Access tokens for actors that ask for them.
+    pub access_tokens: Option<AccessTokens>,
+    /// The time source.
+    pub clock: Clock,
+}
+
+impl Config {
+    /// The defaults for a worker called `name`, on `network`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, slots: NonZeroUsize, network: Mode) -> Self {
+        Self {
+            name: name.into(),
+            alone: false,
+            slots,
+            lease: Duration::from_secs(30),
+            renew: Duration::from_secs(10),
+            sweep: Duration::from_secs(5),
+            drain: Duration::from_secs(30),
+            time_limit: None,
+            limits: Limits::default(),
+            log_limit_bytes: 1_000_000,
+            registries: RegistriesConfig::default(),
+            network,
+            access_tokens: None,
+            clock: Clock::system(),
+        }
+    }
+}

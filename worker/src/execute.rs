@@ -1,0 +1,227 @@
+//! One execution, from claim to result.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use abax_actors::{
+    Chain, Claim, ClaimKey, Delivery, Error, Finish, HostId, Outcome, Phases, Service,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tracing::{debug, error, info, warn};
+
+use crate::Config;
+use crate::lease::{Entry, Interruption, Running};
+use crate::output::Output;
+use crate::sandbox::{Ended, Live, Sandbox};
+
+/// How often the output of a running execution goes to the service.
+const FLUSH: Duration = Duration::from_millis(500);
+/// What ends sooner than this is not asked whether it shall end: the question
+/// costs more than the answer is worth.
+const LISTEN_AFTER: Duration = Duration::from_millis(50);
+/// How long an execution waits whose image cannot be had now.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What all executions of this process share.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) id: HostId,
+    pub(crate) service: Service,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) running: Arc<Running>,
+    pub(crate) config: Config,
+}
+
+/// Claims what was delivered and takes it to its end. Errors end here: they
+/// are in the log, and the lease sees to the rest.
+pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) {
+    let claim = match host.service.claim(delivery, &host.id, host.config.lease).await {
+        Ok(Some(claim)) => claim,
+        // Somebody else has it, or it was cancelled.
+        Ok(None) => return,
+        Err(error) => {
+            warn!(error = %Chain(&error), "could not claim an execution");
+            return;
+        }
+    };
+    let key = claim.key.clone();
+    let (entry, wake) = match host.running.enter(key.clone()) {
+        Ok(entered) => entered,
+        Err(error) => {
+            error!(error = %Chain(&error), "could not begin execution {}", key.execution);
+            give_back(&host, &key).await;
+            return;
+        }
+    };
+    debug!(attempt = claim.execution.attempt, "execution {} claimed", key.execution);
+
+    let live = Arc::new(Live {
+        output: Output::new(host.config.log_limit_bytes),
+        phases: Mutex::new(Phases::default()),
+    });
+    let claim = Arc::new(claim);
+    let thread = tokio::task::spawn_blocking({
+        let (host, claim, live) = (Arc::clone(&host), Arc::clone(&claim), Arc::clone(&live));
+        let stop = Arc::clone(&entry.stop);
+        move || host.sandbox.run(&host.config, &claim, &live, &stop, &wake)
+    });
+    let mut ended = match watch(&host, &key, &live, &entry, thread).await {
+        Ok(ended) => ended,
+        Err(panicked) => {
+            error!(error = %Chain(&panicked), "execution {} was dropped by a bug", key.execution);
+            Ended {
+                finish: Finish::new(Outcome::CouldNotStart, "the worker failed; see its log"),
+                may_pass: false,
+                container: None,
+            }
+        }
+    };
+
+    match entry.stop.reason() {
+        // Another worker has it; what we know of it is of no use to anybody.
+        Some(Interruption::LeaseLost) => {}
+        Some(Interruption::Draining) if ended.finish.outcome == Outcome::Cancelled => {
+            give_back(&host, &key).await;
+        }
+        None if ended.may_pass => {
+            let reason = &ended.finish.reason;
+            warn!(error = %reason, "execution {} could not start", key.execution);
+            if let Err(error) = host.service.retry(&key, RETRY, reason).await {
+                warn!(error = %Chain(&error), "could not give back execution {}", key.execution);
+            }
+        }
+        _ => {
+            let rest = live.output.take();
+            ended.finish.output = rest.bytes;
+            ended.finish.output_truncated = rest.truncated;
+            ended.finish.phases = *live.phases.lock().expect("no holder of this lock panics");
+            finish(&host, &claim, &entry, ended.finish).await;
+        }
+    }
+    // Off the way of the result, but within the slot: what is not cleared away
+    // counts as running.
+    if let Some(container) = ended.container {
+        let deleted = tokio::task::spawn_blocking(move || container.delete()).await;
+        match deleted {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(error = %Chain(&error), "could not clear away a container"),
+            Err(error) => {
+                error!(error = %Chain(&error), "clearing away a container failed by a bug")
+            }
+        }
+    }
+    drop(entry);
+}
+
+/// Hands on output and phases while the container runs, and hears of its halt.
+async fn watch(
+    host: &Host,
+    key: &ClaimKey,
+    live: &Live,
+    entry: &Entry,
+    thread: tokio::task::JoinHandle<Ended>,
+) -> Result<Ended, tokio::task::JoinError> {
+    tokio::pin!(thread);
+    let mut ticks = interval_at(Instant::now() + FLUSH, FLUSH);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = Phases::default();
+    let interrupted = async {
+        sleep(LISTEN_AFTER).await;
+        loop {
+            match host.service.interrupted(key).await {
+                Ok(interruption) => return interruption,
+                Err(error) => {
+                    debug!(error = %Chain(&error), "could not ask whether to stop");
+                    sleep(FLUSH).await;
+                }
+            }
+        }
+    };
+    tokio::pin!(interrupted);
+    let mut heard = false;
+    loop {
+        // A flush is not a branch: what was taken from the buffer must arrive.
+        tokio::select! {
+            ended = &mut thread => return ended,
+            interruption = &mut interrupted, if !heard => {
+                heard = true;
+                entry.stop.interrupt(interruption.into());
+                continue;
+            }
+            _ = ticks.tick() => {}
+        }
+        let now = *live.phases.lock().expect("no holder of this lock panics");
+        for (phase, time) in now.iter() {
+            if told.at(phase).is_none() {
+                match host.service.record_phase(key, phase).await {
+                    Ok(_) => told.set(phase, time),
+                    Err(error) => warn!(error = %Chain(&error), "could not record a phase"),
+                }
+            }
+        }
+        let piece = live.output.take();
+        if !piece.bytes.is_empty() || piece.truncated {
+            append(host, key, &piece.bytes, piece.truncated).await;
+        }
+    }
+}
+
+/// Appends to the log; tries again where the store is busy or gone.
+async fn append(host: &Host, key: &ClaimKey, bytes: &[u8], truncated: bool) {
+    for attempt in 1_u32.. {
+        match host.service.append_logs(key, bytes, truncated).await {
+            Ok(_) => return,
+            Err(error) if error.is_transient() && attempt < 5 => pause(attempt, &error).await,
+            Err(error) => {
+                warn!(error = %Chain(&error), "lost {} bytes of output", bytes.len());
+                return;
+            }
+        }
+    }
+}
+
+/// Settles the execution; tries for as long as the lease may still be ours.
+async fn finish(host: &Host, claim: &Claim, entry: &Entry, finish: Finish) {
+    let id = &claim.key.execution;
+    let outcome = finish.outcome;
+    let duration_ms = u64::try_from(finish.usage.runtime.as_millis()).unwrap_or(u64::MAX);
+    for attempt in 1_u32.. {
+        match host.service.finish(&claim.key, finish.clone()).await {
+            Ok(true) => {
+                info!(
+                    actor.id = %claim.actor.id, outcome = %outcome, exit_code = finish.exit_code,
+                    duration_ms, "execution {id} {outcome}"
+                );
+                return;
+            }
+            Ok(false) => {
+                warn!("execution {id} has another owner by now; this result is dropped");
+                return;
+            }
+            Err(error)
+                if error.is_transient() && entry.stop.reason() != Some(Interruption::LeaseLost) =>
+            {
+                pause(attempt, &error).await;
+            }
+            Err(error) => {
+                error!(error = %Chain(&error), "could not store the end of execution {id}");
+                return;
+            }
+        }
+    }
+}
+
+async fn give_back(host: &Host, key: &ClaimKey) {
+    match host.service.release(key).await {
+        Ok(_) => info!("execution {} given back to the queue", key.execution),
+        Err(error) => {
+            warn!(error = %Chain(&error), "could not give back execution {}", key.execution)
+        }
+    }
+}
+
+/// Up to five seconds, a little longer each time.
+async fn pause(attempt: u32, error: &Error) {
+    debug!(error = %Chain(error), "trying again");
+    sleep(Duration::from_millis(50 * u64::from(attempt.min(100)))).await;
+}

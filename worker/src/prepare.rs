@@ -1,0 +1,73 @@
+//! Images of actors before their first message.
+
+use std::sync::Arc;
+
+use abax_actors::{Chain, Preparation};
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::execute::Host;
+
+/// Pulls that may go on at once: they share one line to the outside.
+const AT_ONCE: usize = 4;
+
+/// Makes images ready that no host had yet, until `stop`.
+pub(crate) async fn prepare(host: Arc<Host>, stop: CancellationToken) {
+    let mut pulls = JoinSet::new();
+    loop {
+        while pulls.len() >= AT_ONCE {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = pulls.join_next() => {}
+            }
+        }
+        let preparation = tokio::select! {
+            () = stop.cancelled() => return,
+            preparation = host.service.receive_preparation() => preparation,
+        };
+        match preparation {
+            Ok(preparation) => {
+                pulls.spawn(one(Arc::clone(&host), preparation));
+            }
+            Err(error) => {
+                warn!(error = %Chain(&error), "could not look for new actors");
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+        while pulls.try_join_next().is_some() {}
+    }
+}
+
+async fn one(host: Arc<Host>, preparation: Preparation) {
+    let actor = &preparation.actor;
+    let (sandbox, name) = (Arc::clone(&host), actor.image.clone());
+    let found = tokio::task::spawn_blocking(move || {
+        sandbox.sandbox.images.ready(&sandbox.sandbox.runtime, &name).map(|_| ())
+    })
+    .await;
+    let told = match found {
+        Ok(Ok(())) => {
+            info!(actor.id = %actor.id, "image {} of actor {} is ready", actor.image, actor.id);
+            host.service.actor_ready(&actor.id, actor.revision).await
+        }
+        // It comes back after a while.
+        Ok(Err(error)) if error.is_transient() => {
+            warn!(error = %Chain(&error), actor.id = %actor.id, "could not make an image ready; trying again");
+            return;
+        }
+        Ok(Err(error)) => {
+            let reason = Chain(&error).to_string();
+            warn!(error = %reason, actor.id = %actor.id, "actor {} has no image", actor.id);
+            host.service.actor_failed(&actor.id, actor.revision, &reason).await
+        }
+        Err(error) => {
+            warn!(error = %Chain(&error), "making an image ready failed by a bug");
+            return;
+        }
+    };
+    if let Err(error) = told {
+        warn!(error = %Chain(&error), "could not tell whether the image of actor {} is ready", actor.id);
+    }
+}

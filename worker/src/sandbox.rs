@@ -1,0 +1,342 @@
+//! An execution in a container: the only file that knows both.
+//!
+//! Everything here blocks; one thread goes through it per execution.
+
+use std::io::{self, PipeReader};
+use std::os::fd::AsFd as _;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use abax_actors::{Actor, Chain, Claim, Finish, Json, Outcome, Phase, Phases, Time, Usage};
+use abax_runtime::Runtime;
+use abax_runtime::cgroup::Limits;
+use abax_runtime::container::{Container, ExitStatus, Isolation, Launcher, Options, Stdio};
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::Config;
+use crate::image::Images;
+use crate::lease::Stop;
+use crate::output::Output;
+
+/// What containers are made of and with.
+#[derive(Debug)]
+pub(crate) struct Sandbox {
+    pub(crate) runtime: Runtime,
+    pub(crate) launcher: Launcher,
+    pub(crate) images: Images,
+}
+
+/// One execution while it runs, as its thread and its task share it.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) output: Output,
+    pub(crate) phases: Mutex<Phases>,
+}
+
+impl Live {
+    fn reached(&self, config: &Config, phase: Phase) -> Time {
+        let now = config.clock.now();
+        self.phases.lock().expect("no holder of this lock panics").set(phase, now);
+        now
+    }
+}
+
+/// How it ended, and what has to be cleared away when that is stored.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) finish: Finish,
+    /// True: nothing ran, and the same may run later.
+    pub(crate) may_pass: bool,
+    pub(crate) container: Option<Container>,
+}
+
+impl Ended {
+    fn without_container(outcome: Outcome, reason: String) -> Self {
+        Self { finish: Finish::new(outcome, reason), may_pass: false, container: None }
+    }
+
+    fn could_not_start(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::without_container(Outcome::CouldNotStart, Chain(error).to_string())
+    }
+}
+
+impl Sandbox {
+    /// Runs `claim` to its end, whatever that is.
+    pub(crate) fn run(
+        &self,
+        config: &Config,
+        claim: &Claim,
+        live: &Live,
+        stop: &Stop,
+        wake: &PipeReader,
+    ) -> Ended {
+        let image = match self.images.ready(&self.runtime, &claim.actor.image) {
+            Ok(image) => image,
+            Err(error) => {
+                let may_pass = error.is_transient();
+                return Ended { may_pass, ..Ended::could_not_start(&error) };
+            }
+        };
+        live.reached(config, Phase::ImageReady);
+        if stop.reason().is_some() {
+            return Ended::without_container(
+                Outcome::Cancelled,
+                "halted before its container started".to_owned(),
+            );
+        }
+
+        // One pipe for both streams: what is written first is read first.
+        let (stdio, mut output) = match stdio() {
+            Ok(pair) => pair,
+            Err(error) => return Ended::could_not_start(&error),
+        };
+        let limits = limits(config, &claim.actor);
+        let options = self.options(config, claim, limits);
+        let container =
+            match Container::create(&self.runtime, &self.launcher, &image, options, stdio) {
+                Ok(container) => container,
+                Err(error) => return Ended::could_not_start(&error),
+            };
+        live.reached(config, Phase::Created);
+        if let Err(error) = container.start() {
+            let mut ended = Ended::could_not_start(&error);
+            ended.finish.exit_code = Some(i32::from(error.exit_code()));
+            ended.container = Some(container);
+            return ended;
+        }
+        let started = live.reached(config, Phase::Started);
+        let begun = Instant::now();
+
+        let stopped = attend(config, live, &container, &mut output, stop, wake, begun);
+        let exit = container.wait();
+        let finished = live.reached(config, Phase::Exited);
+        drain(config, live, &mut output);
+        let runtime = begun.elapsed();
+        let used = container.usage();
+        let mut finish = match exit {
+            Err(error) => Finish::new(
+                Outcome::CouldNotStart,
+                format!("lost sight of the container: {}", Chain(&error)),
+            ),
+            Ok(exit) => {
+                let code = exit.exit_code();
+                let (outcome, reason) = match stopped {
+                    Some(Stopped::Time(limit)) => (
+                        Outcome::TimedOut,
+                        format!("killed: ran longer than the limit of {} s", limit.as_secs_f64()),
+                    ),
+                    Some(Stopped::Told) => (Outcome::Cancelled, "halted".to_owned()),
+                    None if exit.out_of_memory => {
+                        (Outcome::OutOfMemory, out_of_memory(limits, used.peak_memory_bytes))
+                    }
+                    None if code == 0 => (Outcome::Succeeded, String::new()),
+                    None => (Outcome::Failed, failed(&exit.status)),
+                };
+                let mut finish = Finish::new(outcome, reason.clone());
+                finish.exit_code = Some(code);
+                finish.final_state =
+                    Some(final_state(code, exit.out_of_memory, &reason, started, finished));
+                finish
+            }
+        };
+        finish.usage = Usage {
+            cpu_ns: u64::try_from(used.cpu.as_nanos()).unwrap_or(u64::MAX),
+            io_bytes: used.io_read_bytes.saturating_add(used.io_write_bytes),
+            runtime,
+            peak_memory_bytes: used.peak_memory_bytes,
+        };
+        Ended { finish, may_pass: false, container: Some(container) }
+    }
+
+    fn options(&self, config: &Config, claim: &Claim, limits: Limits) -> Options {
+        let mut env = claim.environment.clone();
+        if claim.actor.token.wanted()
+            && let Some(token) =
+                config.access_tokens.as_ref().and_then(|tokens| tokens.mint(&claim.actor))
+        {
+            env.retain(|(name, _)| name != ACCESS_TOKEN);
+            env.push((ACCESS_TOKEN.to_owned(), token));
+        }
+        Options {
+            env,
+            network: config.network.clone(),
+            limits,
+            isolation: Isolation::Unprivileged,
+            keep: false,
+            ca_bundle: self.runtime.config().ca_bundle.clone(),
+            ..Options::default()
+        }
+    }
+}
+
+const ACCESS_TOKEN: &str = "_abaco_access_token";
+
+/// The actor's limits over ours.
+fn limits(config: &Config, actor: &Actor) -> Limits {
+    Limits {
+        memory_bytes: actor.memory_limit_bytes().or(config.limits.memory_bytes),
+        nano_cpus: actor.max_cpus.or(config.limits.nano_cpus),
+        ..config.limits
+    }
+}
+
+/// No input; one pipe for output and errors.
+fn stdio() -> Result<(Stdio, PipeReader), PipeError> {
+    let (reader, writer) = io::pipe().map_err(PipeError)?;
+    rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)
+        .map_err(|errno| PipeError(errno.into()))?;
+    let stderr = writer.try_clone().map_err(PipeError)?;
+    let stdin = std::fs::File::open("/dev/null").map_err(PipeError)?;
+    let stdio = Stdio::Fds { stdin: stdin.into(), stdout: writer.into(), stderr: stderr.into() };
+    Ok((stdio, reader))
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("could not open a pipe for the output")]
+struct PipeError(#[source] io::Error);
+
+/// Why we ended the container ourselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    Time(Duration),
+    Told,
+}
+
+/// Reads the output until the first process ends; ends it itself when the time
+/// is over or it is told to.
+fn attend(
+    config: &Config,
+    live: &Live,
+    container: &Container,
+    output: &mut PipeReader,
+    stop: &Stop,
+    wake: &PipeReader,
+    begun: Instant,
+) -> Option<Stopped> {
+    let mut stopped = None;
+    let mut open = true;
+    loop {
+        let left = match (config.time_limit, stopped) {
+            (Some(limit), None) => Some(limit.saturating_sub(begun.elapsed())),
+            _ => None,
+        };
+        if left.is_some_and(|left| left.is_zero()) {
+            stopped = config.time_limit.map(Stopped::Time);
+            container.kill_all();
+            continue;
+        }
+        if stopped.is_none() && stop.reason().is_some() {
+            stopped = Some(Stopped::Told);
+            container.kill_all();
+        }
+        let mut fds = vec![PollFd::from_borrowed_fd(container.pidfd(), PollFlags::IN)];
+        // A wake-up that has been heard would ring for ever.
+        if stopped.is_none() {
+            fds.push(PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN));
+        }
+        let at_output = open.then(|| {
+            fds.push(PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN));
+            fds.len() - 1
+        });
+        // Rounded up by the type: seconds and nanoseconds.
+        let timeout = left.and_then(|left| left.try_into().ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => {
+                // Out of memory, at worst: waiting for the process still works.
+                return stopped;
+            }
+        }
+        let written = at_output.is_some_and(|at| !fds[at].revents().is_empty());
+        let ended = !fds[0].revents().is_empty();
+        if written {
+            open = read(config, live, output);
+        }
+        if ended {
+            return stopped;
+        }
+    }
+}
+
+/// What the container wrote before it ended and nobody has read yet.
+fn drain(config: &Config, live: &Live, output: &mut PipeReader) {
+    while read(config, live, output) {
+        let mut fds = [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)];
+        let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        if !matches!(poll(&mut fds, Some(&at_once)), Ok(n) if n > 0) {
+            return;
+        }
+    }
+}
+
+/// One read; false at the end of the output.
+fn read(config: &Config, live: &Live, output: &mut PipeReader) -> bool {
+    let mut buffer = [0_u8; 64 * 1024];
+    match io::Read::read(output, &mut buffer) {
+        Ok(0) => false,
+        Ok(n) => {
+            let mut phases = live.phases.lock().expect("no holder of this lock panics");
+            if phases.at(Phase::FirstOutput).is_none() {
+                phases.set(Phase::FirstOutput, config.clock.now());
+            }
+            drop(phases);
+            live.output.push(&buffer[..n]);
+            true
+        }
+        Err(error) => {
+            matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+        }
+    }
+}
+
+fn failed(status: &ExitStatus) -> String {
+    match status {
+        ExitStatus::Exited(code) => format!("the command ended with exit code {code}"),
+        ExitStatus::Signaled(signal) => format!("the command was killed by signal {signal}"),
+    }
+}
+
+/// The sentence with the way out in it.
+fn out_of_memory(limits: Limits, peak_bytes: Option<u64>) -> String {
+    let mebibytes = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
+    match limits.memory_bytes {
+        Some(limit) => format!(
+            "killed: used {} of {}; raise memLimit",
+            mebibytes(peak_bytes.unwrap_or(limit).min(limit)),
+            mebibytes(limit)
+        ),
+        None => "killed: the machine ran out of memory; set memLimit, or use less".to_owned(),
+    }
+}
+
+/// The container's last state, with docker's names.
+fn final_state(code: i32, out_of_memory: bool, error: &str, started: Time, finished: Time) -> Json {
+    let state = serde_json::json!({
+        "Status": "exited",
+        "Running": false,
+        "Paused": false,
+        "Restarting": false,
+        "OOMKilled": out_of_memory,
+        "Dead": false,
+        "Pid": 0,
+        "ExitCode": code,
+        "Error": error,
+        "StartedAt": started.iso_millis(),
+        "FinishedAt": finished.iso_millis(),
+    });
+    Json::parse(&state.to_string()).expect("serde_json writes JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_says_what_to_raise() {
+        let limits = Limits { memory_bytes: Some(512 << 20), ..Limits::default() };
+        assert_eq!(
+            out_of_memory(limits, Some(512 << 20)),
+            "killed: used 512 MiB of 512 MiB; raise memLimit"
+        );
+    }
+}
