@@ -1,0 +1,613 @@
+//! The command line: clap types, nothing else.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run functions as containers: one fresh container per message, in milliseconds.
+///
+/// The docker verbs (pull, build, run, images …) work on this machine without
+/// a daemon. `abax serve` starts the service, and the `actor` verbs talk to it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "abax",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  abax run --rm -it alpine sh\n  abax serve\n  abax actor create --name hello IMAGE\n  abax actor send hello 'a message' --wait"
+)]
+pub(crate) struct Abax {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every verb understands.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where images, containers and the service's data are kept [default: /var/lib/abax]
+    #[arg(
+        long,
+        global = true,
+        env = "ABAX_ROOT",
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    pub(crate) root: Option<PathBuf>,
+    /// Settings in TOML [default: /etc/abax/abax.toml, if it is there]
+    #[arg(
+        long,
+        global = true,
+        env = "ABAX_CONFIG",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub(crate) config: Option<PathBuf>,
+    /// Certificates (PEM) to trust here, in builds and in containers
+    #[arg(
+        long,
+        global = true,
+        env = "ABAX_CA_BUNDLE",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub(crate) ca_bundle: Option<PathBuf>,
+    /// What goes to the log on standard error: error, warn, info, debug, trace, or a filter
+    #[arg(
+        long,
+        global = true,
+        env = "ABAX_LOG",
+        value_name = "LEVEL",
+        help_heading = "Global options"
+    )]
+    pub(crate) log_level: Option<String>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command in a new container
+    Run(Box<Run>),
+    /// List containers
+    Ps(Ps),
+    /// Remove containers
+    Rm(Rm),
+    /// Download an image from a registry
+    Pull(Pull),
+    /// List images
+    Images(Images),
+    /// Make an image from the tar archive of a root file system
+    Import(Import),
+    /// Give an image one more name
+    Tag(Tag),
+    /// Remove names of images, and images without a name
+    Rmi(Rmi),
+    /// Run the service: HTTP API, queue and worker in one process
+    Serve(Box<Serve>),
+    /// Make an access token for the service on this machine
+    Token(Token),
+    /// Work with the actors of a service
+    Actor(Actor),
+    /// Show the version of abax and of what it runs on
+    Version(Version),
+}
+
+/// How a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// JSON for programs
+    Json,
+}
+
+/// `abax version`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax version --format json")]
+pub(crate) struct Version {
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// `abax run`
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "Examples:\n  abax run --rm busybox echo hello\n  abax run --rm -it -v ./data:/data -w /data python:3.13-slim bash\n\nExit status: the command's own; 125 abax failed, 126 the command cannot be executed,\n127 the command is not there, 128+n it was killed by signal n."
+)]
+pub(crate) struct Run {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    /// Remove the container when it ends
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Set an environment variable; NAME alone takes its value from here
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// Read environment variables from a file, one NAME=VALUE per line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Vec<PathBuf>,
+    /// Make a directory or file of this machine visible in the container
+    #[arg(short, long = "volume", value_name = "SOURCE:TARGET[:ro]")]
+    pub(crate) volumes: Vec<String>,
+    /// Mount an empty file system in memory
+    #[arg(long, value_name = "TARGET[:size=SIZE]")]
+    pub(crate) tmpfs: Vec<String>,
+    /// The directory that the command starts in
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// User (and group) by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Replace the image's entrypoint; an empty one removes it
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) entrypoint: Option<String>,
+    /// bridge: own address behind NAT; host: this machine's network; none: loopback only
+    #[arg(long, alias = "net", value_enum, default_value_t, value_name = "MODE")]
+    pub(crate) network: NetworkMode,
+    /// A name for the container
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The host name seen inside [default: the first 12 digits of the container's id]
+    #[arg(short = 'h', long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Pass standard input to the command
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Memory limit, such as 512m or 2g
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Memory and swap together, such as 1g; -1 for unlimited swap
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// How many CPUs the container may use, such as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<f64>,
+    /// CPU weight against other containers (1024 is the usual one)
+    #[arg(short = 'c', long, value_name = "NUMBER")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// How many processes and threads there may be; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Make the root file system read-only
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Run a small init as process 1 that forwards signals and reaps orphans
+    #[arg(long)]
+    pub(crate) init: bool,
+    /// When to pull the image
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) pull: PullPolicy,
+    /// Do not show the progress of a pull
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Not supported; abax says so instead of running with less
+    #[arg(long, hide = true)]
+    pub(crate) privileged: bool,
+    /// The image, by name, digest or id
+    pub(crate) image: String,
+    /// The command and its arguments instead of the image's own
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// Which network a container gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum NetworkMode {
+    /// Loopback only
+    None,
+    /// This machine's own network
+    Host,
+    /// An address of its own behind NAT
+    #[default]
+    #[value(alias = "default")]
+    Bridge,
+}
+
+/// When `run` pulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum PullPolicy {
+    /// Before every run
+    Always,
+    /// When the image is not here
+    #[default]
+    Missing,
+    /// Not at all
+    Never,
+}
+
+/// `abax ps`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax ps -a")]
+pub(crate) struct Ps {
+    /// Also those that have ended
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Do not shorten anything
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// `abax rm`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax rm -f $(abax ps -aq)")]
+pub(crate) struct Rm {
+    /// Kill those that still run
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Names or ids, which may be shortened
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// `abax pull`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax pull python:3.13-slim\n  abax pull localhost:5000/team/model:v2"
+)]
+pub(crate) struct Pull {
+    /// Print the image's name only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Another platform than this machine's, such as linux/arm64
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// The image's name
+    pub(crate) image: String,
+}
+
+/// `abax images`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax images\n  abax images --digests python\n  abax images -q"
+)]
+pub(crate) struct Images {
+    /// Also images without a name
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Do not shorten ids
+    #[arg(long)]
+    pub(crate) no_trunc: bool,
+    /// Show the manifests' digests
+    #[arg(long)]
+    pub(crate) digests: bool,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    /// Only images of this repository (and tag)
+    pub(crate) repository: Option<String>,
+}
+
+/// `abax import`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax import rootfs.tar.gz debian:local\n  tar -C rootfs -c . | abax import - tool -c 'CMD [\"/bin/tool\"]'"
+)]
+pub(crate) struct Import {
+    /// Set something in the image: ENV, CMD, ENTRYPOINT, WORKDIR, USER, LABEL, EXPOSE
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    pub(crate) changes: Vec<String>,
+    /// A tar archive (plain, gzip or zstd), or - for standard input
+    pub(crate) file: PathBuf,
+    /// A name for the image
+    pub(crate) reference: Option<String>,
+}
+
+/// `abax tag`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax tag classifier registry.example.org/lab/classifier:v1")]
+pub(crate) struct Tag {
+    /// An image by name or id
+    pub(crate) image: String,
+    /// The new name
+    pub(crate) name: String,
+}
+
+/// `abax rmi`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax rmi classifier:v1")]
+pub(crate) struct Rmi {
+    /// Remove all names of an image that is given by id
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+}
+
+/// `abax serve`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax serve\n  abax serve --listen 0.0.0.0:8000 --slots 8\n\nIn another terminal:\n  export TOKEN=$(abax token)\n  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8000/v3/actors"
+)]
+pub(crate) struct Serve {
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8000]
+    #[arg(long, env = "ABAX_LISTEN", value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where the database and the keys are kept [default: ROOT/service]
+    #[arg(long, env = "ABAX_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How many executions run at once [default: 4 per CPU]
+    #[arg(long, env = "ABAX_SLOTS", value_name = "NUMBER")]
+    pub(crate) slots: Option<usize>,
+    /// How long a stop waits for running executions, in seconds [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain: Option<u64>,
+    /// The address that users reach the service at [default: http://LISTEN]
+    #[arg(long, env = "ABAX_PUBLIC_URL", value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// End executions after this many seconds [default: no limit]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) time_limit: Option<u64>,
+    /// Memory of an execution whose actor sets none, such as 512m [default: no limit]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Write the log as JSON lines
+    #[arg(long)]
+    pub(crate) log_json: bool,
+}
+
+/// `abax token`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  export TOKEN=$(abax token)\n  abax token --user alice --role user --lifetime 12h"
+)]
+pub(crate) struct Token {
+    /// Whom the token speaks for
+    #[arg(long, default_value = "admin")]
+    pub(crate) user: String,
+    /// What they may do
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) role: Role,
+    /// How long it is valid, such as 30m, 12h or 7d
+    #[arg(long, default_value = "30d")]
+    pub(crate) lifetime: String,
+    /// The tenant
+    #[arg(long, default_value = "ABAX")]
+    pub(crate) tenant: String,
+    /// Where `abax serve` keeps its keys [default: ROOT/service]
+    #[arg(long, env = "ABAX_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// What a token lets its bearer do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
+pub(crate) enum Role {
+    /// Their own actors
+    User,
+    /// Everything
+    #[default]
+    Admin,
+}
+
+/// `abax actor`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax actor create --name hello IMAGE\n  abax actor send hello 'a message' --wait\n  abax actor executions hello"
+)]
+pub(crate) struct Actor {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    #[command(subcommand)]
+    pub(crate) verb: ActorVerb,
+}
+
+/// Which service, and who is asking.
+#[derive(Debug, Args)]
+pub(crate) struct Server {
+    /// The service's address [default: http://127.0.0.1:8000]
+    #[arg(
+        long,
+        global = true,
+        env = "ABAX_SERVER",
+        value_name = "URL",
+        help_heading = "Service options"
+    )]
+    pub(crate) server: Option<String>,
+    /// The access token [default: $TOKEN, else the one of the service on this machine]
+    #[arg(
+        long,
+        global = true,
+        env = "ABAX_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        help_heading = "Service options"
+    )]
+    pub(crate) token: Option<String>,
+    /// Where `abax serve` keeps its keys [default: ROOT/service]
+    #[arg(
+        long,
+        global = true,
+        env = "ABAX_DATA",
+        value_name = "DIR",
+        help_heading = "Service options"
+    )]
+    pub(crate) data: Option<PathBuf>,
+    /// How to write the result
+    #[arg(long, global = true, value_enum, default_value_t, help_heading = "Service options")]
+    pub(crate) format: Format,
+}
+
+/// The verbs of `abax actor`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ActorVerb {
+    /// Register an image as an actor
+    Create(Box<ActorCreate>),
+    /// List your actors
+    #[command(visible_alias = "ls")]
+    List(ActorList),
+    /// Show one actor
+    Show(ActorShow),
+    /// Change an actor; what is not named stays
+    Update(Box<ActorUpdate>),
+    /// Delete an actor
+    #[command(name = "rm", alias = "delete")]
+    Remove(ActorRemove),
+    /// Send a message: one execution of the actor
+    Send(ActorSend),
+    /// List an actor's executions, or show one
+    Executions(ActorExecutions),
+    /// Print what an execution wrote
+    Logs(ActorLogs),
+}
+
+/// What an actor can be given.
+#[derive(Debug, Args)]
+pub(crate) struct ActorSettings {
+    /// What the actor does
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Set a default environment variable
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Memory limit of an execution, such as 512m
+    #[arg(long, alias = "memory", value_name = "SIZE")]
+    pub(crate) mem_limit: Option<String>,
+    /// CPUs of an execution, such as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<f64>,
+    /// How many executions may run at once
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) max_workers: Option<u32>,
+    /// A tag; may be given more than once
+    #[arg(long = "hint", value_name = "TEXT")]
+    pub(crate) hints: Vec<String>,
+}
+
+/// `abax actor create`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  abax actor create --name classifier -d 'top-5 labels of a photo' --mem-limit 1g classifier:latest"
+)]
+pub(crate) struct ActorCreate {
+    /// A name to call it by
+    #[arg(short, long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) settings: ActorSettings,
+    /// Keep a state between executions, and run them one at a time
+    #[arg(short = 'S', long)]
+    pub(crate) stateful: bool,
+    /// Give executions an access token of the actor's owner
+    #[arg(long)]
+    pub(crate) with_token: bool,
+    /// The image
+    pub(crate) image: String,
+}
+
+/// `abax actor list`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax actor list")]
+pub(crate) struct ActorList {
+    /// Ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `abax actor show`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax actor show classifier")]
+pub(crate) struct ActorShow {
+    /// Id or name
+    pub(crate) actor: String,
+}
+
+/// `abax actor update`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  abax actor update classifier --image classifier:v2 --mem-limit 2g"
+)]
+pub(crate) struct ActorUpdate {
+    #[command(flatten)]
+    pub(crate) settings: ActorSettings,
+    /// Another image
+    #[arg(long)]
+    pub(crate) image: Option<String>,
+    /// Fetch the image again, also under the same name
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Id or name
+    pub(crate) actor: String,
+}
+
+/// `abax actor rm`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax actor rm classifier")]
+pub(crate) struct ActorRemove {
+    /// Ids or names
+    #[arg(required = true, value_name = "ACTOR")]
+    pub(crate) actors: Vec<String>,
+}
+
+/// `abax actor send`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax actor send hello 'a message' --wait\n  abax actor send classifier --json '{\"url\": \"https://example.org/cat.jpg\"}'\n  abax actor send classifier -f photo.jpg"
+)]
+pub(crate) struct ActorSend {
+    /// Wait for the end, print the log and when what happened
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+    /// Give up waiting after this many seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    pub(crate) timeout: Option<u64>,
+    /// A JSON message
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["message", "file"])]
+    pub(crate) json: Option<String>,
+    /// A binary message from a file, or - for standard input
+    #[arg(short, long, value_name = "FILE", conflicts_with = "message")]
+    pub(crate) file: Option<PathBuf>,
+    /// Set an environment variable for this execution
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Id or name
+    pub(crate) actor: String,
+    /// A text message
+    #[arg(required_unless_present_any = ["json", "file"])]
+    pub(crate) message: Option<String>,
+}
+
+/// `abax actor executions`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax actor executions hello\n  abax actor executions hello lzqzGWXpZ8pr"
+)]
+pub(crate) struct ActorExecutions {
+    /// Ids only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Id or name
+    pub(crate) actor: String,
+    /// Show this one
+    pub(crate) execution: Option<String>,
+}
+
+/// `abax actor logs`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax actor logs hello lzqzGWXpZ8pr -f")]
+pub(crate) struct ActorLogs {
+    /// Go on until the execution ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Id or name
+    pub(crate) actor: String,
+    /// The execution's id
+    pub(crate) execution: String,
+}

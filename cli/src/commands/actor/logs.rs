@@ -1,0 +1,59 @@
+//! `abax actor logs`
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+use crate::args::{ActorLogs, Format};
+use crate::client::{Client, text};
+use crate::output;
+
+/// How often a log is asked for its new part: soon at first, since most
+/// executions are short.
+const POLL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(250);
+
+pub(crate) async fn run(client: &Client, format: Format, args: &ActorLogs) -> anyhow::Result<()> {
+    let id = text(&client.actor(&args.actor).await?, "id");
+    if args.follow && format == Format::Table {
+        follow(client, &id, &args.execution).await?;
+        return Ok(());
+    }
+    let logs = client.get(&[&id, "executions", &args.execution, "logs"]).await?;
+    match format {
+        Format::Json => output::json(&logs)?,
+        Format::Table => output::raw(text(&logs, "logs").as_bytes())?,
+    }
+    Ok(())
+}
+
+/// Prints the log as it grows, until the execution has ended; the execution as
+/// it is then.
+pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> anyhow::Result<Value> {
+    let mut printed = 0;
+    let mut pause = *POLL.start();
+    loop {
+        // The status first: a log that is read after the end is whole.
+        let state = client.get(&[actor, "executions", execution]).await?;
+        let ended = is_final(&state);
+        if text(&state, "status") != "SUBMITTED" {
+            let logs = client.get(&[actor, "executions", execution, "logs"]).await?;
+            let logs = text(&logs, "logs");
+            if let Some(new) = logs.as_bytes().get(printed..).filter(|new| !new.is_empty()) {
+                output::raw(new)?;
+                printed = logs.len();
+            }
+        }
+        if ended {
+            return Ok(state);
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(*POLL.end());
+    }
+}
+
+/// Whether nothing more happens to this execution.
+pub(super) fn is_final(execution: &Value) -> bool {
+    !matches!(text(execution, "status").as_str(), "SUBMITTED" | "RUNNING" | "")
+}

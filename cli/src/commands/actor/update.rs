@@ -1,0 +1,59 @@
+//! `abax actor update`
+//!
+//! The service replaces an actor whole; a person changes one thing. So the
+//! present values are read first and sent back with the changes over them.
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use crate::args::{ActorUpdate, Format};
+use crate::client::{Body, Client, text};
+use crate::output;
+
+/// What an update would reset to its default if it were left out.
+const KEPT: [&str; 17] = [
+    "image",
+    "description",
+    "stateless",
+    "type",
+    "token",
+    "webhook",
+    "link",
+    "hints",
+    "privileged",
+    "max_workers",
+    "mem_limit",
+    "max_cpus",
+    "use_container_uid",
+    "default_environment",
+    "queue",
+    "log_ex",
+    "cron_on",
+];
+
+pub(crate) async fn run(client: &Client, format: Format, args: &ActorUpdate) -> anyhow::Result<()> {
+    let changes = super::fields(&args.settings)?;
+    let actor = client.actor(&args.actor).await?;
+    let mut fields: Map<String, Value> = KEPT
+        .iter()
+        .filter_map(|field| match actor.get(*field) {
+            None | Some(Value::Null | Value::Bool(false)) if *field != "stateless" => None,
+            None => None,
+            Some(value) => Some(((*field).to_owned(), value.clone())),
+        })
+        .collect();
+    fields.extend(changes);
+    if let Some(image) = &args.image {
+        fields.insert("image".into(), json!(image));
+    }
+    if args.force {
+        fields.insert("force".into(), json!(true));
+    }
+    let id = text(&actor, "id");
+    let actor = client.request(Method::PUT, &[&id], &[], Body::Json(Value::Object(fields))).await?;
+    match format {
+        Format::Json => output::json(&actor)?,
+        Format::Table => output::line(text(&actor, "id"))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! A place of its own for each test: state root, settings, bridges, service.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
+#![allow(unreachable_pub, reason = "a module of several test crates")]
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use abax_testbed::Process;
+
+/// A machine to itself: what one test makes, no other sees. Needs root.
+pub struct Machine {
+    directory: tempfile::TempDir,
+    bridges: [String; 2],
+    subnets: [String; 2],
+}
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+impl Machine {
+    pub fn new() -> Self {
+        Self::with_settings("", "")
+    }
+
+    /// More lines for the settings file: at the top, and in `[service]`.
+    pub fn with_settings(top: &str, service: &str) -> Self {
+        let number = (std::process::id() * 7 + COUNTER.fetch_add(1, Ordering::SeqCst)) & 0x3fff;
+        let (high, low) = (128 + (number >> 7), (number & 127) * 2);
+        let bridges = [format!("abt{number}r"), format!("abt{number}s")];
+        let subnets = [format!("10.{high}.{low}.0/24"), format!("10.{high}.{}.0/24", low + 1)];
+        let directory = tempfile::tempdir().unwrap();
+        let settings = format!(
+            "root = \"{root}\"\n{top}\n[network]\nbridge = \"{}\"\nsubnet = \"{}\"\n\
+             [service]\nlisten = \"127.0.0.1:0\"\nbridge = \"{}\"\nsubnet = \"{}\"\n{service}\n",
+            bridges[0],
+            subnets[0],
+            bridges[1],
+            subnets[1],
+            root = directory.path().join("root").display(),
+        );
+        std::fs::write(directory.path().join("abax.toml"), settings).unwrap();
+        Self { directory, bridges, subnets }
+    }
+
+    /// One with an image `busybox`.
+    pub fn with_busybox() -> Self {
+        let machine = Self::new();
+        machine.import_busybox("busybox", &["CMD [\"sh\"]"]);
+        machine
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.directory.path().join("root")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// `abax` with the arguments, ready to run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_abax"));
+        command
+            .arg("--config")
+            .arg(self.path("abax.toml"))
+            .args(arguments)
+            .env_remove("TOKEN")
+            .env_remove("ABAX_TOKEN")
+            .env_remove("ABAX_ROOT")
+            .env_remove("ABAX_SERVER")
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn abax(&self, arguments: &[&str]) -> Ran {
+        Ran::of(arguments, self.command(arguments).output().unwrap())
+    }
+
+    /// Standard output of what must succeed, without the last line's end.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        self.abax(arguments).success().trim_end().to_owned()
+    }
+
+    pub fn import_busybox(&self, name: &str, changes: &[&str]) {
+        let tar = abax_testbed::busybox_rootfs_tar().unwrap();
+        let mut arguments = vec!["import", "-", name];
+        for change in changes {
+            arguments.extend(["-c", change]);
+        }
+        let mut child = self
+            .command(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(&tar).unwrap();
+        Ran::of(&arguments, child.wait_with_output().unwrap()).success();
+    }
+
+    /// An actor's image whose container runs `script`.
+    pub fn import_script(&self, name: &str, script: &str) {
+        let command = serde_json::to_string(&["/bin/sh", "-c", script]).unwrap();
+        self.import_busybox(name, &[&format!("CMD {command}")]);
+    }
+
+    pub fn serve(&self) -> Served<'_> {
+        self.serve_with(&[])
+    }
+
+    pub fn serve_with(&self, arguments: &[&str]) -> Served<'_> {
+        let log = self.path("serve.log");
+        let config = self.path("abax.toml");
+        let mut all = vec!["--config", config.to_str().unwrap(), "serve"];
+        all.extend(arguments);
+        let mut process = Process::start(env!("CARGO_BIN_EXE_abax"), &all, &log).unwrap();
+        let url = process
+            .wait_for_output(|text| {
+                let (_, rest) = text.split_once("listens on ")?;
+                let (url, _) = rest.split_once('\n')?;
+                Some(url.to_owned())
+            })
+            .unwrap();
+        Served { machine: self, process: Some(process), url, log }
+    }
+
+    /// What is left of containers: directories, control groups, interfaces on
+    /// our bridges, mounts, processes.
+    pub fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let containers = std::fs::read_dir(self.root().join("containers"));
+        let ids: Vec<String> = containers
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        left.extend(ids.iter().map(|id| format!("directory of container {id}")));
+        for bridge in &self.bridges {
+            let ports = std::fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
+            for port in ports.into_iter().flatten().flatten() {
+                left.push(format!("interface {:?} on {bridge}", port.file_name()));
+            }
+        }
+        let root = self.root().display().to_string();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        left.extend(mounts.lines().filter(|l| l.contains(&root)).map(|l| format!("mount {l}")));
+        for process in std::fs::read_dir("/proc").unwrap().flatten() {
+            let mounts = std::fs::read_to_string(process.path().join("mountinfo"));
+            if mounts.is_ok_and(|m| m.lines().any(|l| l.contains(&format!("{root}/containers")))) {
+                left.push(format!("process {:?} in one of our containers", process.file_name()));
+            }
+        }
+        left
+    }
+
+    /// Waits until nothing is left.
+    pub fn assert_clean(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "left behind: {left:#?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for bridge in &self.bridges {
+            if Path::new("/sys/class/net").join(bridge).exists() {
+                let _ = Command::new("ip").args(["link", "delete", bridge]).output();
+            }
+        }
+        let tables = Command::new("nft").args(["list", "tables"]).output();
+        let tables = tables.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        for table in tables.unwrap_or_default().lines() {
+            if self.bridges.iter().any(|bridge| table.contains(bridge.as_str())) {
+                let words: Vec<&str> = table.split_whitespace().collect();
+                let _ = Command::new("nft").arg("delete").args(words).output();
+            }
+        }
+    }
+}
+
+/// A service that runs; killed when dropped.
+pub struct Served<'a> {
+    machine: &'a Machine,
+    process: Option<Process>,
+    pub url: String,
+    log: PathBuf,
+}
+
+impl Served<'_> {
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it has not been killed").id()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.url.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        drop(self.process.take());
+    }
+
+    /// SIGTERM, and the end within `limit`.
+    pub fn stop(mut self, limit: Duration) {
+        let process = self.process.take().unwrap();
+        Command::new("kill").arg(process.id().to_string()).output().unwrap();
+        let deadline = Instant::now() + limit;
+        let stat = format!("/proc/{}/stat", process.id());
+        // A zombie has ended: its parent, this test, has not asked yet.
+        while std::fs::read_to_string(&stat).is_ok_and(|s| !s.contains(") Z ")) {
+            assert!(Instant::now() < deadline, "still running: {}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn actor(&self, arguments: &[&str]) -> Ran {
+        let mut all = vec!["actor", "--server", &self.url];
+        all.extend(arguments);
+        self.machine.abax(&all)
+    }
+
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        self.actor(arguments).success().trim_end().to_owned()
+    }
+
+    pub fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let mut all = vec!["--format", "json"];
+        all.extend(arguments);
+        serde_json::from_str(&self.ok(&all)).unwrap()
+    }
+
+    /// The execution once `check` holds.
+    pub fn wait_for(
+        &self,
+        actor: &str,
+        execution: &str,
+        check: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let state = self.json(&["executions", actor, execution]);
+            if check(&state) {
+                return state;
+            }
+            assert!(Instant::now() < deadline, "still {state:#}\n{}", self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// One request as bytes; the whole answer as text.
+    pub fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port())).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+/// How a command ended.
+pub struct Ran {
+    what: String,
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn of(arguments: &[&str], output: Output) -> Self {
+        Self {
+            what: arguments.join(" "),
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    #[track_caller]
+    pub fn success(&self) -> &str {
+        assert_eq!(self.code, Some(0), "abax {}: {}{}", self.what, self.stdout, self.stderr);
+        &self.stdout
+    }
+
+    /// It failed with `code` and one line on standard error, which has all of `words`.
+    #[track_caller]
+    pub fn fails(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "abax {}: {}{}", self.what, self.stdout, self.stderr);
+        assert_eq!(self.stderr.lines().count(), 1, "abax {}: {}", self.what, self.stderr);
+        assert!(self.stderr.starts_with("abax: "), "abax {}: {}", self.what, self.stderr);
+        for word in words {
+            assert!(
+                self.stderr.contains(word),
+                "abax {}: no {word:?} in {}",
+                self.what,
+                self.stderr
+            );
+        }
+    }
+}
