@@ -81,6 +81,19 @@ pub fn expand_words(
     Ok(text.into_words())
 }
 
+/// Expands a heredoc: variables and escapes as in double quotes, and quotes are text.
+///
+/// # Errors
+///
+/// As [`expand`].
+pub fn expand_text(
+    text: &str,
+    escape: char,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, ExpandError> {
+    Expander::new(text, escape, lookup).in_quotes(None, 0)
+}
+
 /// Checks the syntax of `word` alone: no value of a variable makes it fail.
 ///
 /// # Errors
@@ -213,13 +226,19 @@ impl<'a> Expander<'a> {
 
     fn double_quoted(&mut self, depth: usize) -> Result<String, ExpandError> {
         self.rest.next();
+        self.in_quotes(Some('"'), depth)
+    }
+
+    /// As between double quotes, up to `end` or to the end of the text.
+    fn in_quotes(&mut self, end: Option<char>, depth: usize) -> Result<String, ExpandError> {
         let mut quoted = String::new();
         loop {
-            match self.rest.peek().copied() {
-                Some('"') => {
-                    self.rest.next();
-                    return Ok(quoted);
-                }
+            let c = self.rest.peek().copied();
+            if c == end {
+                self.rest.next();
+                return Ok(quoted);
+            }
+            match c {
                 Some('$') => {
                     let value = self.dollar(depth)?;
                     self.spend(&value)?;
@@ -228,7 +247,7 @@ impl<'a> Expander<'a> {
                 Some(c) if c == self.escape => {
                     self.rest.next();
                     match self.rest.next() {
-                        Some(next) if next == '"' || next == '$' || next == self.escape => {
+                        Some(next) if next == '$' || next == self.escape || Some(next) == end => {
                             quoted.push(next);
                         }
                         // Before any other character the escape is itself.
@@ -295,7 +314,7 @@ impl<'a> Expander<'a> {
     fn name(&mut self) -> String {
         let mut name = String::new();
         match self.rest.peek() {
-            Some(c) if matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!') => {
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => {
                 name.extend(self.rest.next());
             }
             Some(c) if c.is_ascii_digit() => {

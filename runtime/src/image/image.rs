@@ -92,6 +92,34 @@ impl Image {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// An image that is in no store: what a build has so far, to run a container on.
+    pub(crate) fn draft(
+        mut config: serde_json::Value,
+        layers: &[Layer],
+    ) -> Result<Self, StoreError> {
+        let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+        config["rootfs"] = serde_json::json!({ "type": "layers", "diff_ids": diff_ids });
+        let config = config.to_string().into_bytes();
+        let layers: Vec<_> = layers
+            .iter()
+            .map(|Layer { digest, size_bytes, media_type, .. }| {
+                serde_json::json!({ "mediaType": media_type, "size": size_bytes, "digest": digest })
+            })
+            .collect();
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::ImageManifest,
+            "config": {
+                "mediaType": MediaType::ImageConfig,
+                "size": config.len(),
+                "digest": Digest::of(&config),
+            },
+            "layers": layers,
+        });
+        let manifest = manifest.to_string().into_bytes();
+        Self::load(Digest::of(&manifest), &manifest, |_| Ok(config))
+    }
+
     /// The digest of the config: what Docker calls the image's id.
     #[must_use]
     pub fn id(&self) -> &Digest {

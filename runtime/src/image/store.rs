@@ -37,6 +37,8 @@ const MIN_PREFIX: usize = 4;
 const PARTIAL_BLOB_AGE: Duration = Duration::from_hours(24 * 7);
 /// Temporary files are there for seconds; those of this age have no owner.
 const TEMPORARY_FILE_AGE: Duration = Duration::from_hours(1);
+/// No step of a build copies files for this long.
+const BUILD_STEP_AGE: Duration = Duration::from_hours(24);
 /// Images parsed and kept in memory.
 const MAX_CACHED_IMAGES: usize = 256;
 
@@ -725,6 +727,9 @@ impl Store {
                     .then(|| fs::remove_file(&path))
             } else if name.starts_with("init.") {
                 older_than(TEMPORARY_FILE_AGE).then(|| fs::remove_dir_all(&path))
+            } else if name.starts_with("build.") {
+                // Of a build step that copies files.
+                older_than(BUILD_STEP_AGE).then(|| fs::remove_dir_all(&path))
             } else if name.starts_with("file.") {
                 older_than(TEMPORARY_FILE_AGE).then(|| fs::remove_file(&path))
             } else {
