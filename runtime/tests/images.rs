@@ -8,9 +8,10 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use abax_runtime::digest::Digest;
-use abax_runtime::image::{Compression, Image, ImportError, Store, StoreError, import};
+use abax_runtime::image::{Compression, Image, ImportError, Pruned, Store, StoreError, import};
 use abax_runtime::reference::Reference;
 use abax_runtime::snapshot::lower_directories;
 
@@ -373,6 +374,27 @@ fn a_partial_blob_is_gone_on_with_and_a_wrong_one_leaves_nothing() {
     assert_eq!(store.read_blob(&digest, 100_000).unwrap(), bytes);
     assert!(matches!(store.read_blob(&digest, 99_999), Err(StoreError::TooLarge { .. })));
     assert_eq!(tmp(), 0);
+}
+
+#[test]
+fn what_no_image_refers_to_is_pruned_and_nothing_else() {
+    let (_directory, store) = store();
+    let kept = make(&store, "kept", Some("kept"));
+    let in_use = make(&store, "in-use", Some("in-use"));
+    let gone = make(&store, "gone", Some("gone"));
+    store.untag(&name("in-use")).unwrap();
+    store.untag(&name("gone")).unwrap();
+    let running = in_use.diff_ids().iter().copied().collect();
+    assert_eq!(store.prune(&running, None).unwrap(), Pruned::default(), "they are young");
+    let pruned = store.prune(&running, Some(Duration::ZERO)).unwrap();
+    assert_eq!((pruned.blobs, pruned.layers), (6, 1), "manifest, config and layer of two images");
+    assert!(pruned.blob_bytes > 0);
+    assert!(store.has_layer(&in_use.diff_ids()[0]) && !store.has_layer(&gone.diff_ids()[0]));
+    let reopened = Store::open(store.root()).unwrap();
+    assert_eq!(reopened.find("kept").unwrap().unwrap().id(), kept.id());
+    assert!(reopened.has_layer(&kept.diff_ids()[0]) && reopened.has_blob(&kept.layers()[0].digest));
+    assert!(lower_directories(&reopened, &kept).iter().all(|directory| directory.exists()));
+    assert_eq!(fs::read_dir(store.root().join("trash")).unwrap().count(), 0);
 }
 
 /// The other process of the tests below: this test again, told what to do by its environment.

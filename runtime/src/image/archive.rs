@@ -4,9 +4,9 @@ use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 
 use serde_json::{Map, Value, json};
 
-use super::image::{Image, Layer};
 use super::layer::LayerInProgress;
 use super::manifest::Compression;
+use super::resolved::{Image, Layer};
 use super::store::{Store, StoreError, file_error};
 use super::unpack::{LayerError, unpack};
 use crate::digest::{DiffId, Hashing};

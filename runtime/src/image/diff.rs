@@ -20,8 +20,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::image::Layer;
 use super::layer;
+use super::resolved::Layer;
 use super::store::{Store, StoreError, file_error};
 use super::tar::{Entry, Kind, Writer};
 use crate::digest::{DiffId, Hashing};

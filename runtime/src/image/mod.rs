@@ -4,14 +4,15 @@
 //! image's id; the config's diff_ids name the unpacked layers. Everything is
 //! addressed by content, so an [`Image`] that is loaded never changes.
 
-mod image;
 mod manifest;
+mod resolved;
 
 mod archive;
 mod blob;
 mod diff;
 mod layer;
 mod lock;
+mod prune;
 mod store;
 
 mod tar;
@@ -20,8 +21,9 @@ mod unpack;
 pub use archive::{ImportError, import};
 pub use blob::{BlobLock, BlobWriter};
 pub use diff::DiffError;
-pub use image::{Image, Layer};
 pub use manifest::{Compression, MANIFEST_LIMIT_BYTES, is_config, is_index, is_layer, is_manifest};
+pub use prune::Pruned;
+pub use resolved::{Image, Layer};
 pub use store::{ListedImage, Store, StoreError};
 pub use tar::TarError;
 pub use unpack::{LayerError, UnpackError, UnpackLimits};

@@ -20,9 +20,9 @@ use std::time::Duration;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, MediaType};
 
 use super::blob::{BlobLock, BlobWriter};
-use super::image::{Image, Layer};
 use super::lock::{self, Lock};
 use super::manifest::MANIFEST_LIMIT_BYTES;
+use super::resolved::{Image, Layer};
 use super::unpack::UnpackLimits;
 use crate::digest::{DiffId, Digest, ParseDigestError};
 use crate::reference::{ParseError, Reference};
@@ -161,8 +161,8 @@ pub enum StoreError {
         /// How many the config lists.
         diff_ids: usize,
     },
-    /// An image is to be added of which a layer is neither stored nor unpacked.
-    #[error("layer {digest} is not in the store")]
+    /// An image is to be added of which a layer is not unpacked.
+    #[error("layer {digest} is not unpacked in the store")]
     MissingLayer {
         /// The layer.
         digest: Digest,
@@ -436,7 +436,7 @@ impl Store {
         self.add_image(&manifest, names)
     }
 
-    /// Adds an image whose config and layers are in the store already, as after a pull.
+    /// Adds an image whose config is in the store and whose layers are unpacked, as after a pull.
     ///
     /// # Errors
     ///
@@ -463,7 +463,7 @@ impl Store {
         self.update_index(|index| {
             // Under the lock, so that nothing is pruned between the look and the entry.
             for layer in image.layers() {
-                if !self.has_layer(&layer.diff_id) && !self.has_blob(&layer.digest) {
+                if !self.has_layer(&layer.diff_id) {
                     return Err(StoreError::MissingLayer { digest: layer.digest });
                 }
             }
@@ -591,7 +591,7 @@ impl Store {
 
     /// Takes a name away; says whether anything had it. An image without a name left is no longer listed.
     ///
-    /// Its blobs and layers stay until they are pruned.
+    /// Its blobs and layers stay until [`Store::prune`].
     ///
     /// # Errors
     ///
@@ -680,6 +680,14 @@ impl Store {
         serde_json::from_slice(&bytes).map_err(|source| StoreError::Index { path, source })
     }
 
+    /// Runs `work` on the digests of all listed manifests, which do not change meanwhile.
+    pub(super) fn with_index_locked<T>(
+        &self,
+        work: impl FnOnce(Vec<Digest>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.update_index(|index| work(index.manifests().iter().filter_map(manifest_of).collect()))
+    }
+
     /// Changes the index, alone among all processes; writes nothing where `change` fails.
     fn update_index<T>(
         &self,
@@ -745,7 +753,7 @@ impl Store {
         Lock::acquire(path.clone()).map_err(file_error("lock", path))
     }
 
-    fn empty_trash(&self) -> Result<(), StoreError> {
+    pub(super) fn empty_trash(&self) -> Result<(), StoreError> {
         let trash = self.path("trash");
         for entry in fs::read_dir(&trash).map_err(file_error("read", &trash))?.flatten() {
             let path = entry.path();

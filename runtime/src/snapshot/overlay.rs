@@ -143,3 +143,36 @@ fn has_lowerdir_plus() -> bool {
     };
     asked() != Err(Errno::INVAL)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn older_kernels_mount_the_same_stack() {
+        let root = tempfile::tempdir().unwrap();
+        // Colons and commas separate the options of mount(2).
+        let directory = |name: &str| {
+            let path = root.path().join(format!("{name}, with: everything"));
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let lower: Vec<PathBuf> = (0..100).map(|n| directory(&format!("lower {n}"))).collect();
+        fs::write(lower[0].join("f"), "top").unwrap();
+        fs::write(lower[99].join("f"), "bottom").unwrap();
+        fs::write(lower[99].join("g"), "bottom").unwrap();
+        let (upper, work) = (directory("upper"), directory("work"));
+        let overlay = Overlay { lower: &lower, upper: Some((&upper, &work)), volatile: true };
+        let mount = overlay.mount_by_options().unwrap();
+        let through = |name: &str| {
+            use std::os::fd::AsRawFd as _;
+            PathBuf::from(format!("/proc/self/fd/{}/{name}", mount.as_raw_fd()))
+        };
+        assert_eq!(fs::read_to_string(through("f")).unwrap(), "top");
+        assert_eq!(fs::read_to_string(through("g")).unwrap(), "bottom");
+        fs::write(through("new"), "written").unwrap();
+        assert_eq!(fs::read_to_string(upper.join("new")).unwrap(), "written");
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains("abax."), "it is mounted nowhere");
+    }
+}
