@@ -1,6 +1,8 @@
 //! What a build promises: every instruction, the cache, and that neither the
 //! context nor the image can make it touch the host. Needs root and busybox-static.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
