@@ -498,6 +498,57 @@ fn a_mirror_serves_images_of_a_registry_that_is_never_asked() {
 }
 
 #[test]
+fn a_ca_bundle_opens_a_registry_of_a_private_authority() {
+    let registry = Registry::start_tls().unwrap();
+    let layout = busybox_image().unwrap();
+    registry.push(&layout, "latest", "team/busybox:1").unwrap();
+    let name = format!("{}/team/busybox:1", dead_address());
+    let reference = Reference::parse(&name).unwrap();
+    let mut config = fast();
+    let mirror = format!("https://{}", registry.address());
+    config.mirrors.insert(reference.registry().to_owned(), vec![mirror]);
+
+    let recorder = Recorder::default();
+    let root = Root::new();
+    pull(&root.store, &config, &reference, &Platform::host(), &recorder).unwrap_err();
+    let events = recorder.0.into_inner().unwrap();
+    assert!(events.iter().any(|event| event.contains("UnknownIssuer")), "{events:?}");
+
+    config.ca_bundle = Some(registry.certificate());
+    root.pull_with(&config, &name).unwrap();
+}
+
+#[test]
+fn a_registry_that_is_asked_with_or_without_tls_by_mistake_is_told_so() {
+    let encrypted = Registry::start_tls().unwrap();
+    let name = format!("{}/team/busybox:1", encrypted.address());
+    let error = Root::new().pull(&name).unwrap_err();
+    let text = chain(&error);
+    assert!(text.ends_with("the registry speaks HTTPS and was asked by plain HTTP"), "{text}");
+    assert!(!error.is_transient());
+
+    let plain = Registry::start().unwrap();
+    let name = format!("{}/team/busybox:1", dead_address());
+    let reference = Reference::parse(&name).unwrap();
+    let mut config = fast();
+    let mirror = format!("https://{}", plain.address());
+    config.mirrors.insert(reference.registry().to_owned(), vec![mirror]);
+    struct Mirror(Mutex<Vec<String>>);
+    impl Progress for Mirror {
+        fn event(&self, event: Event<'_>) {
+            if let Event::Fallback { error, .. } = event {
+                self.0.lock().unwrap().push(chain(error));
+            }
+        }
+    }
+    let progress = Mirror(Mutex::default());
+    let root = Root::new();
+    pull(&root.store, &config, &reference, &Platform::host(), &progress).unwrap_err();
+    let errors = progress.0.into_inner().unwrap();
+    assert!(errors[0].contains("it does not speak HTTPS"), "{errors:?}");
+}
+
+#[test]
 fn mirrors_that_fail_are_passed_over() {
     let (registry, manifest) = noisy_registry(2, 1000);
     let empty = Registry::start().unwrap();

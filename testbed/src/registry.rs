@@ -50,13 +50,34 @@ impl Registry {
     ///
     /// docker-registry (or openssl, for tokens) is not installed or fails.
     pub fn start_with(access: Access) -> Result<Self> {
+        Self::start_in(tempfile::tempdir()?, access, "")
+    }
+
+    /// Starts an empty registry that everybody may use, by HTTPS only; its
+    /// certificate is signed by itself: [`Registry::certificate`].
+    ///
+    /// # Errors
+    ///
+    /// docker-registry or openssl is not installed or fails.
+    pub fn start_tls() -> Result<Self> {
         let directory = tempfile::tempdir()?;
+        let (key, certificate) =
+            (directory.path().join("tls.key"), directory.path().join("tls.crt"));
+        // A server's certificate must not be an authority's, for some clients.
+        let options = ["-addext", "basicConstraints=critical,CA:FALSE"];
+        crate::token::make_certificate(&key, &certificate, &options)?;
+        let tls =
+            format!(", tls: {{ certificate: {}, key: {} }}", certificate.display(), key.display());
+        Self::start_in(directory, Access::Anonymous, &tls)
+    }
+
+    fn start_in(directory: TempDir, access: Access, tls: &str) -> Result<Self> {
         let root = directory.path();
         let mut config = format!(
             "version: 0.1\n\
              log: {{ level: info, accesslog: {{ disabled: true }} }}\n\
              storage: {{ filesystem: {{ rootdirectory: {} }} }}\n\
-             http: {{ addr: '127.0.0.1:0' }}\n",
+             http: {{ addr: '127.0.0.1:0'{tls} }}\n",
             root.join("data").display()
         );
         let mut token = None;
@@ -95,6 +116,11 @@ impl Registry {
     /// `127.0.0.1:PORT`, as it stands in a reference.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The certificate of a registry by HTTPS, as PEM.
+    pub fn certificate(&self) -> std::path::PathBuf {
+        self.directory.path().join("tls.crt")
     }
 
     /// The loopback port.

@@ -37,17 +37,7 @@ impl TokenServer {
     pub(crate) fn start(directory: &Path) -> Result<Self> {
         let key = directory.join("token.key");
         let certificate = directory.join("token.crt");
-        let output = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
-            .args(["-subj", "/CN=testbed", "-keyout"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate)
-            .output()
-            .context("could not run openssl (run testbed/install.sh)")?;
-        if !output.status.success() {
-            bail!("openssl made no key: {}", String::from_utf8_lossy(&output.stderr));
-        }
+        make_certificate(&key, &certificate, &[])?;
         let pem = std::fs::read_to_string(&certificate)?;
         let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
         let issued = Arc::new(AtomicUsize::new(0));
@@ -72,6 +62,25 @@ impl TokenServer {
     pub(crate) fn certificate(&self) -> &Path {
         &self.certificate
     }
+}
+
+/// Makes a key and a certificate for 127.0.0.1 that is signed by itself, with
+/// further options of `openssl req`.
+pub(crate) fn make_certificate(key: &Path, certificate: &Path, options: &[&str]) -> Result<()> {
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=testbed", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(options)
+        .arg("-keyout")
+        .arg(key)
+        .arg("-out")
+        .arg(certificate)
+        .output()
+        .context("could not run openssl (run testbed/install.sh)")?;
+    if !output.status.success() {
+        bail!("openssl made no key: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }
 
 fn answer(key: &Path, der: &str, request: &Request, mut stream: TcpStream) -> Result<()> {

@@ -218,6 +218,10 @@ impl fmt::Display for Cause {
             return f.write_str("timed out");
         }
         match self.chain().last() {
+            // What TLS makes of an HTTP server's words.
+            Some(innermost) if innermost.to_string().contains("InvalidContentType") => f.write_str(
+                "it does not speak HTTPS (if it should be reached by plain HTTP, list it under plain_http)",
+            ),
             Some(innermost) => write!(f, "{innermost}"),
             None => write!(f, "{}", self.error),
         }

@@ -266,19 +266,29 @@ impl Response<'_> {
 
     /// The distribution spec's errors in the body.
     pub(super) fn problems(mut self) -> Vec<Problem> {
+        Problem::parse(&self.error_body())
+    }
+
+    fn error_body(&mut self) -> Vec<u8> {
         // The status says enough where the body does not come.
-        self.bytes(ERROR_BODY_LIMIT_BYTES).map(|body| Problem::parse(&body)).unwrap_or_default()
+        self.bytes(ERROR_BODY_LIMIT_BYTES).unwrap_or_default()
     }
 
     /// The answer as an error, whatever its status.
-    pub(super) fn into_error(self) -> Error {
+    pub(super) fn into_error(mut self) -> Error {
         let url = self.shown_url();
         let status = self.status().as_u16();
         let retry_after = self
             .header(RETRY_AFTER)
             .and_then(|seconds| seconds.trim().parse().ok())
             .map(Duration::from_secs);
-        Error::Status { url, status, problems: self.problems(), retry_after }
+        let body = self.error_body();
+        // What Go's servers, most registries among them, answer by plain HTTP.
+        if status == 400 && body.starts_with(b"Client sent an HTTP request to an HTTPS server") {
+            let problem = "the registry speaks HTTPS and was asked by plain HTTP";
+            return Error::Protocol { url, problem };
+        }
+        Error::Status { url, status, problems: Problem::parse(&body), retry_after }
     }
 }
 
