@@ -26,6 +26,7 @@ mod sys;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use image::{Store, StoreError};
 
@@ -56,10 +57,19 @@ pub enum OpenError {
 }
 
 /// The one entry point: a state root with its images and containers.
+///
+/// Clones are the same runtime.
 #[derive(Clone, Debug)]
 pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     config: Config,
     images: Store,
+    /// Bridges that this process has prepared.
+    bridges: Mutex<Vec<Arc<network::Bridge>>>,
 }
 
 impl Runtime {
@@ -78,38 +88,50 @@ impl Runtime {
             }
         }
         let images = Store::open(&config.root)?;
-        let init = config.root.join("layers/init");
-        if !init.exists() {
-            let temporary = config.root.join("tmp").join(format!("init.{}", std::process::id()));
-            snapshot::make_init_layer(&init, &temporary)
-                .map_err(|source| OpenError::Directory { path: init, source })?;
-        }
-        Ok(Self { config, images })
+        Ok(Self { shared: Arc::new(Shared { config, images, bridges: Mutex::default() }) })
     }
 
     /// The state root.
     pub fn root(&self) -> &Path {
-        &self.config.root
+        &self.shared.config.root
     }
 
     /// The images.
     pub fn images(&self) -> &Store {
-        &self.images
+        &self.shared.images
     }
 
     /// What it was opened with.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.shared.config
+    }
+
+    /// The bridge of these settings, prepared once by this process.
+    ///
+    /// # Errors
+    ///
+    /// As [`network::Bridge::prepare`].
+    pub(crate) fn bridge(
+        &self,
+        config: &network::BridgeConfig,
+    ) -> Result<Arc<network::Bridge>, network::NetworkError> {
+        let mut bridges = self.shared.bridges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bridge) = bridges.iter().find(|bridge| bridge.config() == config) {
+            return Ok(Arc::clone(bridge));
+        }
+        let bridge = Arc::new(network::Bridge::prepare(self.root(), config)?);
+        bridges.push(Arc::clone(&bridge));
+        Ok(bridge)
     }
 
     /// Clears what crashed processes left: containers whose supervisor is gone, with their
-    /// processes, cgroups and directories. What is supervised, here or by other processes, is not
+    /// processes, cgroups, addresses and directories. What is supervised, here or by other processes, is not
     /// touched, and a kept container keeps its record.
     ///
     /// # Errors
     ///
     /// When something cannot be removed; the rest is swept by the next call.
     pub fn sweep(&self) -> Result<(), container::SweepError> {
-        container::sweep(&self.config.root)
+        container::sweep(self.root())
     }
 }

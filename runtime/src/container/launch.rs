@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -20,7 +20,7 @@ use super::{ContainerId, Exit, ExitStatus, Isolation, Launcher, Options, Status,
 use crate::Runtime;
 use crate::cgroup::{Cgroup, CgroupError, Hierarchy, Usage};
 use crate::image::Image;
-use crate::network::Mode;
+use crate::network::{self, Attachment, Bridge, Mode, NetworkError};
 use crate::security::{capabilities, seccomp};
 
 /// Why a container was not created. Nothing is left of it.
@@ -44,6 +44,8 @@ pub enum CreateError {
     Seccomp { source: seccomp::CompileError },
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error("could not write the container's record")]
     Record { source: RecordError },
     #[error("the launcher does not answer")]
@@ -102,6 +104,8 @@ pub enum DeleteError {
     End(#[from] WaitError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     #[error("could not remove {}", path.display())]
     Directory { path: PathBuf, source: io::Error },
 }
@@ -122,6 +126,9 @@ pub struct Container {
     /// Taken when they are removed.
     cgroup: Option<Cgroup>,
     directory: Option<Directory>,
+    /// Taken when its address is given back.
+    bridge: Option<Arc<Bridge>>,
+    attachment: Option<Attachment>,
     counts_memory: bool,
 }
 
@@ -156,9 +163,12 @@ impl Container {
             options.hostname.clone().or(host_name).unwrap_or_else(|| id.short().to_owned());
         let layout = Hierarchy::detect()?.layout();
 
-        let directory =
-            Directory::create(runtime.root(), &id, options.name.as_deref(), options.keep)?;
-        write_etc(&directory.path, &hostname)?;
+        let directory = Directory::create(runtime.root(), &id, options.name.as_deref())?;
+        let bridge = match &options.network {
+            Mode::Bridge(config) => Some(runtime.bridge(config)?),
+            Mode::None | Mode::Host => None,
+        };
+        write_etc(&directory.path, &hostname, &options.network)?;
         let window = match &stdio {
             Stdio::Terminal(size) => Some(*size),
             _ => options.terminal.then(Default::default),
@@ -241,6 +251,8 @@ impl Container {
             ending: Mutex::new(Ending { status, exit: None }),
             cgroup: cgroup.disarm(),
             directory: Some(directory),
+            bridge: None,
+            attachment: None,
             counts_memory: options.limits.memory_bytes.is_some(),
         };
         // From here on, dropping `container` undoes everything. All of this happens while init mounts.
@@ -252,6 +264,9 @@ impl Container {
                 other => other?,
             }
         }
+        if let Some(bridge) = bridge {
+            container.attach(bridge, &hostname)?;
+        }
         if window.is_some() {
             container.terminal = Some(receive_terminal(&handshake)?);
         }
@@ -262,6 +277,26 @@ impl Container {
             lock(&container.record).status = Status::Created;
         }
         Ok(container)
+    }
+
+    /// Puts the container on its bridge, and its address in its /etc/hosts.
+    fn attach(&mut self, bridge: Arc<Bridge>, hostname: &str) -> Result<(), CreateError> {
+        let path = PathBuf::from(format!("/proc/{}/ns/net", self.pid));
+        let namespace = match File::open(&path) {
+            // Init has failed already, and its own words for that come with start().
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(|source| CreateError::Directory { path, source })?,
+        };
+        let attachment = bridge.attach(self.id.as_str(), namespace.as_fd())?;
+        self.bridge = Some(bridge);
+        if let Some(directory) = &self.directory {
+            // In place: the file is mounted already. Nobody reads it before start().
+            let path = directory.path.join("hosts");
+            fs::write(&path, network::hosts(hostname, Some(&attachment)))
+                .map_err(|source| CreateError::Directory { path, source })?;
+        }
+        self.attachment = Some(attachment);
+        Ok(())
     }
 
     /// Executes the program.
@@ -302,6 +337,11 @@ impl Container {
     /// The caller's end of the container's terminal.
     pub fn terminal(&self) -> Option<BorrowedFd<'_>> {
         self.terminal.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Its place on a bridge.
+    pub fn attachment(&self) -> Option<&Attachment> {
+        self.attachment.as_ref()
     }
 
     /// What is known of the container, as its record on disk has it.
@@ -421,6 +461,9 @@ impl Container {
         }
         if let Some(cgroup) = self.cgroup.take() {
             cgroup.remove()?;
+        }
+        if let Some(bridge) = self.bridge.take() {
+            bridge.release(self.id.as_str())?;
         }
         Ok(())
     }
@@ -583,12 +626,15 @@ fn host_name() -> Option<String> {
 }
 
 /// The files that are shown in the container's /etc.
-fn write_etc(directory: &Path, hostname: &str) -> Result<(), CreateError> {
-    let hosts = format!(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\t{hostname}\n"
-    );
-    let texts = [hosts, format!("{hostname}\n"), String::new()];
-    for (file, text) in spec::ETC_FILES.iter().zip(texts) {
+fn write_etc(directory: &Path, hostname: &str, mode: &Mode) -> Result<(), CreateError> {
+    let of_host = |name| fs::read_to_string(Path::new("/etc").join(name)).unwrap_or_default();
+    let (hosts, resolvers) = match mode {
+        Mode::Host => (of_host("hosts"), of_host("resolv.conf")),
+        // On a bridge, hosts are written when the address is known.
+        Mode::Bridge(_) => (String::new(), network::resolv_conf()),
+        Mode::None => (network::hosts(hostname, None), String::new()),
+    };
+    for (file, text) in spec::ETC_FILES.iter().zip([hosts, format!("{hostname}\n"), resolvers]) {
         let path = directory.join(file);
         fs::write(&path, text).map_err(|source| CreateError::Directory { path, source })?;
     }
@@ -629,12 +675,7 @@ struct Directory {
 }
 
 impl Directory {
-    fn create(
-        root: &Path,
-        id: &ContainerId,
-        name: Option<&str>,
-        keep: bool,
-    ) -> Result<Self, CreateError> {
+    fn create(root: &Path, id: &ContainerId, name: Option<&str>) -> Result<Self, CreateError> {
         let path = root.join("containers").join(id.as_str());
         let failed = |source| CreateError::Directory { path: path.clone(), source };
         let lock = loop {
@@ -659,7 +700,6 @@ impl Directory {
         };
         let mut directory =
             Self { root: root.to_owned(), path, name: None, _lock: lock, kept: false };
-        let _ = keep;
         for part in ["upper", "work"] {
             let part = directory.path.join(part);
             fs::DirBuilder::new()

@@ -28,6 +28,7 @@ use rustix::process::{Pid, WaitOptions};
 
 use super::handshake::{At, Channel, Failure, Launch, Request, Role, Status, Step};
 use super::init;
+use crate::sys;
 use crate::sys::mount::{self, Reach};
 use crate::sys::process::{Cloned, SingleThreaded, clone3, default_signals, exit_now};
 
@@ -199,6 +200,9 @@ struct State {
 
 fn serve() -> io::Result<()> {
     let single_threaded = SingleThreaded::verify()?;
+    // A caller's descriptors that were not close-on-exec: whoever waits for their end must not wait
+    // for ours.
+    sys::fd::close_from(3)?;
     let requests = Channel::from_descriptor(io::stdin().as_fd().try_clone_to_owned()?);
     // Signals of the caller's terminal and process group are not for us: only the end of the socket
     // ends the launcher.
@@ -321,6 +325,8 @@ impl State {
             });
         let lower: Vec<_> = lower.collect();
         let root = init::overlay(&launch, &lower)?;
+        // Nodes that an image brings along are nobody's to open there.
+        mount::set_attributes(root.as_fd(), Reach::Mount, mount::NO_DEVICES).at(Step::Overlay)?;
         let (maps_written, wait_for_maps) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                 .map(|(read, write)| (write, read))

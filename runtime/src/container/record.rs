@@ -154,6 +154,35 @@ impl Record {
         }
     }
 
+    /// Removes what is left of a container that nobody supervises any more.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Running`]: somebody does.
+    pub fn delete(&self, root: &Path) -> Result<(), RecordError> {
+        let path = root.join("containers").join(self.id.as_str());
+        let failed = |source| RecordError::Io { path: path.clone(), source };
+        let lock = match File::open(path.join("lock")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(failed)?,
+        };
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(RecordError::Running { id: self.id.clone() });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        if let Some(name) = &self.name {
+            let link = root.join("names").join(name);
+            if fs::read_link(&link).is_ok_and(|target| target == Path::new(self.id.as_str())) {
+                let _ = fs::remove_file(link);
+            }
+        }
+        let trash = super::launch::discard(root, &path).map_err(failed)?;
+        fs::remove_dir_all(trash).map_err(failed)
+    }
+
     /// A descriptor of init, if it still is the process that the record means.
     pub fn pidfd(&self) -> Option<OwnedFd> {
         let pid = rustix::process::Pid::from_raw(self.pid)?;

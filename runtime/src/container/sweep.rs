@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::record::{Record, now};
 use super::{ContainerId, Exit, ExitStatus, Status, launch};
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::network::{self, NetworkError};
 
 /// A directory without a lock is being made right now, unless it is older than this.
 const MAKING: Duration = Duration::from_secs(60);
@@ -27,9 +28,12 @@ pub enum SweepError {
     /// A control group could not be removed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// Addresses could not be given back.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
 }
 
-/// Containers whose supervisor is gone lose their processes, cgroups and directories; those that
+/// Containers whose supervisor is gone lose their processes, cgroups, addresses and directories; those that
 /// are to be kept keep their directory, and are stopped. Then the trash is emptied.
 pub(crate) fn sweep(root: &Path) -> Result<(), SweepError> {
     let containers = root.join("containers");
@@ -37,13 +41,7 @@ pub(crate) fn sweep(root: &Path) -> Result<(), SweepError> {
         let Ok(id) = id.parse::<ContainerId>() else { continue };
         sweep_container(root, &containers.join(id.as_str()), &id)?;
     }
-    for name in Cgroup::list("abax")? {
-        let id = name.strip_prefix("abax/").unwrap_or(&name);
-        // Beneath another state root there may be a container of that id, whose cgroup this is.
-        if root.join("trash").join(id).exists() {
-            remove_cgroup(id)?;
-        }
-    }
+    network::sweep(root, |id| containers.join(id).join("lock").exists())?;
     let trash = root.join("trash");
     for name in names_in(&trash)? {
         let path = trash.join(name);

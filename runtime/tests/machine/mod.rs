@@ -12,7 +12,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use abax_runtime::container::{Container, Exit, Launcher, Options, StartError, Stdio};
 use abax_runtime::digest::{DiffId, Digest};
@@ -41,13 +41,39 @@ impl Machine {
     pub fn new() -> Self {
         assert!(nix::unistd::geteuid().is_root(), "this test makes containers and needs root");
         let root = tempfile::tempdir().unwrap();
-        let config = Config { root: root.path().to_owned(), ca_bundle: None };
-        let runtime = Runtime::open(config).unwrap();
+        let runtime = Runtime::open(config(root.path())).unwrap();
         let launcher =
             Launcher::start_with(Path::new(env!("CARGO_BIN_EXE_abax-launcher"))).unwrap();
-        let tar = abax_testbed::busybox_rootfs_tar().unwrap();
-        let image = image(&runtime, &[tar], &ConfigBuilder::default().build().unwrap());
+        let image = busybox(&runtime);
         Self { root, runtime, launcher, image }
+    }
+
+    /// The state root, as mount tables show it.
+    pub fn root_text(&self) -> String {
+        self.root.path().display().to_string()
+    }
+
+    /// A container that runs.
+    pub fn start(&self, options: Options) -> Container {
+        let container =
+            Container::create(&self.runtime, &self.launcher, &self.image, options, Stdio::Null)
+                .unwrap();
+        container.start().unwrap();
+        container
+    }
+
+    /// No directory, no cgroup, no process, no mount is left of any container of this machine.
+    pub fn assert_clean(&self) {
+        let empty =
+            |part: &str| std::fs::read_dir(self.root.path().join(part)).unwrap().next().is_none();
+        assert!(empty("containers"));
+        // The launcher deletes when it has nothing else to do.
+        wait_for("the trash is emptied", || empty("trash"));
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&self.root_text()), "{mounts}");
+        let children = format!("/proc/{0}/task/{0}/children", self.launcher.pid());
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        assert_eq!(children, "", "children of the launcher");
     }
 
     /// busybox with files over it.
@@ -103,6 +129,42 @@ impl Machine {
         let (stdout, stderr) = (out.join().unwrap(), err.join().unwrap());
         container.delete().unwrap();
         Ok(Outcome { exit, stdout, stderr })
+    }
+}
+
+/// Settings for a state root of a test.
+pub fn config(root: &Path) -> Config {
+    Config { root: root.to_owned(), ca_bundle: None }
+}
+
+/// busybox, and nothing in its config.
+pub fn busybox(runtime: &Runtime) -> Image {
+    image(
+        runtime,
+        &[abax_testbed::busybox_rootfs_tar().unwrap()],
+        &ConfigBuilder::default().build().unwrap(),
+    )
+}
+
+/// Waits for a condition, generously.
+pub fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < deadline, "still waiting: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Removes a bridge, also after a panic.
+#[derive(Debug)]
+pub struct RemoveBridge(pub &'static str);
+
+impl Drop for RemoveBridge {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["link", "del", self.0]).output();
+        let _ = std::process::Command::new("nft")
+            .args(["delete", "table", "inet", &format!("abax_{}", self.0)])
+            .output();
     }
 }
 
