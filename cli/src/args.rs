@@ -78,6 +78,8 @@ pub(crate) enum Command {
     Pull(Pull),
     /// List images
     Images(Images),
+    /// Build an image from a Dockerfile
+    Build(Box<Build>),
     /// Make an image from the tar archive of a root file system
     Import(Import),
     /// Give an image one more name
@@ -293,6 +295,40 @@ pub(crate) struct Images {
     pub(crate) format: Format,
     /// Only images of this repository (and tag)
     pub(crate) repository: Option<String>,
+}
+
+/// `abax build`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax build -t classifier .\n  abax build -t tool:v2 -f docker/Dockerfile --build-arg VERSION=2 ."
+)]
+pub(crate) struct Build {
+    /// A name for the image; may be given more than once
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    pub(crate) tags: Vec<String>,
+    /// The Dockerfile [default: PATH/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Set a build argument; NAME alone takes its value from here
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]")]
+    pub(crate) build_args: Vec<String>,
+    /// Stop after this stage
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Do every step again
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Ask the registry for newer base images
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// The network that RUN steps have
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub(crate) network: NetworkMode,
+    /// Print the image's id only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// The directory that COPY and ADD take their files from
+    pub(crate) path: PathBuf,
 }
 
 /// `abax import`

@@ -87,6 +87,11 @@ fn how_an_execution_ended_is_told() {
         assert!(ended["reason"].as_str().unwrap_or("").contains(word), "{actor}: {ended:#}");
     }
 
+    served.ok(&["create", "--name", "misnamed", "NOT/an/image"]);
+    let ran = served.actor(&["send", "misnamed", "x", "--wait"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("NOT/an/image"), "{}", ran.stderr);
+
     let execution = served.ok(&["send", "sleeps", "x"]);
     served.wait_for("sleeps", &execution, |e| {
         e["status"] == "RUNNING" && e["phases"]["started"].is_string()

@@ -13,7 +13,7 @@ fn the_exit_code_is_the_commands_own() {
     for (arguments, code) in [
         (&["run", "--rm", "busybox", "true"][..], 0),
         (&["run", "--rm", "busybox", "sh", "-c", "exit 3"], 3),
-        (&["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"], 137),
+        (&["run", "--rm", "--init", "busybox", "sh", "-c", "kill -9 $$"], 137),
         (&["run", "--rm", "--init", "busybox", "sh", "-c", "kill -15 $$"], 143),
         (&["run", "--rm", "busybox", "no-such-command"], 127),
         (&["run", "--rm", "busybox", "/etc/passwd"], 126),
@@ -96,7 +96,13 @@ fn the_hosts_network_is_the_hosts() {
     let machine = Machine::with_busybox();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let script = format!("nc -w 2 127.0.0.1 {port} </dev/null && echo reached");
+    // Greets whoever comes, and hangs up.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = stream.unwrap().write_all(b"reached\n");
+        }
+    });
+    let script = format!("nc -w 2 127.0.0.1 {port} </dev/null");
     assert_eq!(
         machine.ok(&["run", "--rm", "--network", "host", "busybox", "sh", "-c", &script]),
         "reached"
@@ -194,5 +200,30 @@ fn a_kept_container_is_listed_and_removed() {
     assert_eq!(machine.ok(&["rm", "kept"]), "kept");
     assert_eq!(machine.ok(&["ps", "-aq"]), "");
     machine.abax(&["rm", &id]).fails(1, &[&id]);
+    machine.assert_clean();
+}
+
+/// The terminal is real: a size, a line discipline, and keys that become signals.
+#[test]
+fn a_terminal_is_given_and_ours_is_put_back() {
+    let machine = Machine::with_busybox();
+    let config = machine.path("abax.toml").display().to_string();
+    let inner = format!(
+        "stty rows 33 cols 99; stty -a >{0}/before; {1} --config {config} run --rm -it busybox \
+         sh -c 'stty size; test -t 0 && echo is a terminal; exit 7'; echo code $?; stty -a >{0}/after",
+        machine.path("").display(),
+        env!("CARGO_BIN_EXE_abax"),
+    );
+    let output = std::process::Command::new("script")
+        .args(["-qec", &inner, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("script (bsdutils) gives the test a terminal");
+    let text = String::from_utf8_lossy(&output.stdout);
+    for words in ["33 99", "is a terminal", "code 7"] {
+        assert!(text.contains(words), "no {words:?} in {text}");
+    }
+    let modes = |name| std::fs::read_to_string(machine.path(name)).unwrap();
+    assert_eq!(modes("before"), modes("after"));
     machine.assert_clean();
 }

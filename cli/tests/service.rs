@@ -33,9 +33,9 @@ fn every_verb_has_help_with_an_example() {
 #[test]
 fn a_mistyped_verb_or_setting_is_a_usage_error() {
     let machine = Machine::new();
-    let ran = machine.abax(&["rnu"]);
+    let ran = machine.abax(&["imagess"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("run"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("images"), "{}", ran.stderr);
     std::fs::write(machine.path("abax.toml"), "rooot = \"/x\"\n").unwrap();
     let ran = machine.abax(&["images"]);
     assert_eq!(ran.code, Some(1));

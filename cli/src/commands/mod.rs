@@ -28,6 +28,7 @@ pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
         Command::Rm(args) => container::rm::run(&settings, args),
         Command::Pull(args) => image::pull::run(&settings, args),
         Command::Images(args) => image::images::run(&settings, args),
+        Command::Build(args) => image::build::run(&settings, args),
         Command::Import(args) => image::import::run(&settings, args),
         Command::Tag(args) => image::tag::run(&settings, args),
         Command::Rmi(args) => image::rmi::run(&settings, args),

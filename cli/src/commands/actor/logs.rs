@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use anyhow::bail;
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -47,6 +48,16 @@ pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> any
         }
         if ended {
             return Ok(state);
+        }
+        if text(&state, "status") == "SUBMITTED" {
+            let actor = client.get(&[actor]).await?;
+            // It would wait until the owner updates the actor.
+            if text(&actor, "status") == "ERROR" {
+                bail!(
+                    "execution {execution} waits: its actor is in ERROR: {}; see `abax actor update`",
+                    text(&actor, "status_message")
+                );
+            }
         }
         sleep(pause).await;
         pause = (pause * 2).min(*POLL.end());

@@ -1,5 +1,6 @@
 //! The image verbs, on this machine.
 
+pub(crate) mod build;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod pull;
