@@ -154,3 +154,18 @@ fn what_the_service_refuses_is_said_in_one_line() {
         .abax(&["actor", "--server", "http://127.0.0.1:1", "list"])
         .fails(1, &["http://127.0.0.1:1", "abax serve"]);
 }
+
+#[test]
+fn an_execution_reaches_the_service_with_its_owners_token() {
+    let machine = Machine::new();
+    machine.import_script(
+        "calls",
+        "wget -q -O - --header \"Authorization: Bearer $_abaco_access_token\" \
+         $_abaco_api_server/v3/actors",
+    );
+    let served = machine.serve();
+    let id = served.ok(&["create", "--name", "calls", "--with-token", "calls"]);
+    let ran = served.actor(&["send", "calls", "x", "--wait", "--timeout", "30"]);
+    let answer: serde_json::Value = serde_json::from_str(ran.success()).unwrap();
+    assert_eq!(answer["result"][0]["id"], id.as_str());
+}
