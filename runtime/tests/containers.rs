@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use abax_runtime::Runtime;
 use abax_runtime::cgroup::Cgroup;
 use abax_runtime::container::{
-    Container, CreateError, ExitStatus, Isolation, Launcher, Mount, MountSource, Options, Record,
-    StartError, Status, Stdio, WindowSize,
+    self, Container, CreateError, ExitStatus, Isolation, Launcher, Mount, MountSource, Options,
+    Record, RemoveError, Running, StartError, Status, Stdio, WindowSize,
 };
 use abax_runtime::network::{BridgeConfig, Mode};
 use machine::{Machine, args, wait_for};
@@ -548,7 +548,7 @@ fn a_kept_container_s_record_and_files_stay_until_deleted_and_its_name_is_taken(
     assert!(matches!(again, Err(CreateError::NameTaken { .. })), "{again:?}");
     machine.runtime.sweep().unwrap();
     assert!(Record::find(root, "ada").is_ok(), "a sweep leaves what is kept");
-    Record::find(root, "ada").unwrap().delete(root).unwrap();
+    container::remove(&machine.runtime, "ada", Running::Refuse).unwrap();
     assert!(Record::list(root).unwrap().is_empty());
     let again = Container::create(
         &machine.runtime,
@@ -570,7 +570,8 @@ fn a_running_container_s_record_cannot_be_deleted_and_one_that_is_dropped_is_gon
     let record = Record::find(root, container.id().as_str()).unwrap();
     assert_eq!((record.status, record.pid), (Status::Running, container.pid()));
     assert!(record.pidfd().is_some());
-    assert!(record.delete(root).is_err());
+    let refused = container::remove(&machine.runtime, container.id().as_str(), Running::Refuse);
+    assert!(matches!(refused, Err(RemoveError::Running { .. })), "{refused:?}");
     machine.runtime.sweep().unwrap();
     assert_eq!(
         container.wait_timeout(Duration::ZERO).unwrap(),

@@ -285,7 +285,16 @@ impl Child<'_> {
     /// passes signals on, reaps whatever is left to it, and ends as the program ends.
     fn reap_for_program(&self, process: &Process, user: &user::User) -> Result<(), Failure> {
         match clone3(self.single_threaded, 0, None).at(Step::Reaper)? {
-            Cloned::Child => Ok(()),
+            Cloned::Child => {
+                if process.terminal() == Some(true) {
+                    // What is typed interrupts the program's group, and not the reaper, which
+                    // would pass it on a second time. SIGTTOU is blocked, as all are.
+                    rustix::process::setpgid(None, None).at(Step::Reaper)?;
+                    rustix::termios::tcsetpgrp(io::stdin(), rustix::process::getpid())
+                        .at(Step::Reaper)?;
+                }
+                Ok(())
+            }
             Cloned::Parent { pid, .. } => {
                 self.drop_privileges(process, user)?;
                 // Its memory is a copy of the launcher's, and holds other containers' requests.

@@ -3,7 +3,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::Signal;
 
+use super::directory::Directory;
 use super::handshake::{
     self, Channel, Failure, FromInit, Go, Launch, Request, Role, RootFileSystem, Step,
 };
@@ -661,132 +661,4 @@ impl Drop for CgroupGuard {
             let _ = cgroup.remove();
         }
     }
-}
-
-/// A container's directory and the lock that says that we supervise it. Moved to the trash on drop.
-#[derive(Debug)]
-struct Directory {
-    root: PathBuf,
-    path: PathBuf,
-    name: Option<PathBuf>,
-    /// Held as long as this process supervises the container.
-    _lock: File,
-    kept: bool,
-}
-
-impl Directory {
-    fn create(root: &Path, id: &ContainerId, name: Option<&str>) -> Result<Self, CreateError> {
-        let path = root.join("containers").join(id.as_str());
-        let failed = |source| CreateError::Directory { path: path.clone(), source };
-        let lock = loop {
-            match fs::DirBuilder::new().mode(0o711).create(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(CreateError::Exists { id: id.clone() });
-                }
-                other => other.map_err(failed)?,
-            }
-            let lock =
-                OpenOptions::new().create(true).truncate(false).write(true).open(path.join("lock"));
-            let Ok(lock) = lock else { continue };
-            // A sweep may have come between and taken the directory for a dead one. Then it is in
-            // the trash, lock and all, and another one must be made.
-            if lock.try_lock().is_err() {
-                continue;
-            }
-            let ours = lock.metadata().map_err(failed)?.ino();
-            if fs::metadata(path.join("lock")).is_ok_and(|metadata| metadata.ino() == ours) {
-                break lock;
-            }
-        };
-        let mut directory =
-            Self { root: root.to_owned(), path, name: None, _lock: lock, kept: false };
-        for part in ["upper", "work"] {
-            let part = directory.path.join(part);
-            fs::DirBuilder::new()
-                .mode(0o755)
-                .create(&part)
-                .map_err(|source| CreateError::Directory { path: part, source })?;
-        }
-        if let Some(name) = name {
-            directory.take_name(id, name)?;
-        }
-        Ok(directory)
-    }
-
-    /// ROOT/names/NAME is a symlink to the container, so that a name is taken by one only.
-    fn take_name(&mut self, id: &ContainerId, name: &str) -> Result<(), CreateError> {
-        let names = self.root.join("names");
-        let path = names.join(name);
-        let failed = |source| CreateError::Directory { path: path.clone(), source };
-        if name.parse::<ContainerId>().is_err() {
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "not a valid name")));
-        }
-        fs::create_dir_all(&names).map_err(failed)?;
-        loop {
-            match symlink(id.as_str(), &path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                other => {
-                    other.map_err(failed)?;
-                    self.name = Some(path);
-                    return Ok(());
-                }
-            }
-            let Ok(by) = fs::read_link(&path) else { continue };
-            if self.root.join("containers").join(&by).exists() {
-                let by = by.display().to_string();
-                return Err(CreateError::NameTaken { name: name.to_owned(), by });
-            }
-            // Left by a container that is gone.
-            let _ = fs::remove_file(&path);
-        }
-    }
-
-    /// What the overlay shows as `/` belongs to the owner of the upper directory.
-    fn give_to_root_of(&self, spec: &oci_spec::runtime::Spec) -> Result<(), CreateError> {
-        let Some(mapping) = super::init::id_mapping(spec) else { return Ok(()) };
-        let path = self.path.join("upper");
-        std::os::unix::fs::chown(&path, Some(mapping.first), Some(mapping.first))
-            .map_err(|source| CreateError::Directory { path, source })?;
-        Ok(())
-    }
-
-    /// Moves everything to the trash, and has the launcher delete it when there is time.
-    fn remove(mut self, launcher: &Launcher) -> Result<(), DeleteError> {
-        let trash = self.discard()?;
-        // A launcher that is gone leaves it to the next sweep.
-        let _ = launcher.send(&Request::Remove(trash), &[]);
-        Ok(())
-    }
-
-    fn keep(mut self) {
-        self.kept = true;
-    }
-
-    fn discard(&mut self) -> Result<PathBuf, DeleteError> {
-        self.kept = true;
-        if let Some(name) = self.name.take() {
-            let _ = fs::remove_file(name);
-        }
-        discard(&self.root, &self.path)
-            .map_err(|source| DeleteError::Directory { path: self.path.clone(), source })
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        if !self.kept
-            && let Ok(trash) = self.discard()
-        {
-            let _ = fs::remove_dir_all(trash);
-        }
-    }
-}
-
-/// Moves a container's directory to the trash; from then on there is no such container.
-pub(super) fn discard(root: &Path, path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Two containers of one id, one after the other, may meet in the trash.
-    let trash = root.join("trash").join(format!("{name}.{:016x}", rand::random::<u64>()));
-    fs::rename(path, &trash)?;
-    Ok(trash)
 }

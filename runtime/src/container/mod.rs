@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod directory;
 mod record;
 mod spec;
 mod status;

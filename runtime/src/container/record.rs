@@ -72,12 +72,6 @@ pub enum RecordError {
         /// What was asked for.
         name: String,
     },
-    /// The container still runs.
-    #[error("container {id} is running")]
-    Running {
-        /// The container.
-        id: ContainerId,
-    },
 }
 
 /// The present, for records only: no rule of this crate depends on it.
@@ -152,35 +146,6 @@ impl Record {
             (Some(_), Some(_)) => Err(RecordError::Ambiguous { name: name.to_owned() }),
             (None, _) => Err(RecordError::NotFound { name: name.to_owned() }),
         }
-    }
-
-    /// Removes what is left of a container that nobody supervises any more.
-    ///
-    /// # Errors
-    ///
-    /// [`RecordError::Running`]: somebody does.
-    pub fn delete(&self, root: &Path) -> Result<(), RecordError> {
-        let path = root.join("containers").join(self.id.as_str());
-        let failed = |source| RecordError::Io { path: path.clone(), source };
-        let lock = match File::open(path.join("lock")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.map_err(failed)?,
-        };
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(RecordError::Running { id: self.id.clone() });
-            }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
-        if let Some(name) = &self.name {
-            let link = root.join("names").join(name);
-            if fs::read_link(&link).is_ok_and(|target| target == Path::new(self.id.as_str())) {
-                let _ = fs::remove_file(link);
-            }
-        }
-        let trash = super::launch::discard(root, &path).map_err(failed)?;
-        fs::remove_dir_all(trash).map_err(failed)
     }
 
     /// A descriptor of init, if it still is the process that the record means.

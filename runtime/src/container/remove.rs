@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::record::{Record, RecordError};
-use super::{ContainerId, SweepError, launch, sweep};
+use super::{ContainerId, SweepError, directory, sweep};
 use crate::Runtime;
 
 /// How long the supervisor of a killed container may take to be done with it.
@@ -75,7 +75,7 @@ pub fn remove(runtime: &Runtime, name: &str, running: Running) -> Result<(), Rem
     }
     sweep::remove_cgroup(id.as_str())?;
     // Its name, if it has one, is free as soon as the directory is gone.
-    let removed = launch::discard(runtime.root(), &path).and_then(std::fs::remove_dir_all);
+    let removed = directory::discard(runtime.root(), &path).and_then(std::fs::remove_dir_all);
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(RemoveError::Directory { path, source: error })

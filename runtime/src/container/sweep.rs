@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::record::{Record, now};
-use super::{ContainerId, Exit, ExitStatus, Status, launch};
+use super::{ContainerId, Exit, ExitStatus, Status, directory};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::network::{self, NetworkError};
 
@@ -41,6 +41,14 @@ pub(crate) fn sweep(root: &Path) -> Result<(), SweepError> {
         let Ok(id) = id.parse::<ContainerId>() else { continue };
         sweep_container(root, &containers.join(id.as_str()), &id)?;
     }
+    // Names of containers that went without giving theirs back.
+    let names = root.join("names");
+    for name in names_in(&names)? {
+        let link = names.join(name);
+        if fs::read_link(&link).is_ok_and(|id| !containers.join(id).exists()) {
+            let _ = fs::remove_file(link);
+        }
+    }
     network::sweep(root, |id| containers.join(id).join("lock").exists())?;
     let trash = root.join("trash");
     for name in names_in(&trash)? {
@@ -64,7 +72,7 @@ fn sweep_container(root: &Path, path: &Path, id: &ContainerId) -> Result<(), Swe
             let is_old =
                 old.is_ok_and(|made| now().duration_since(made).is_ok_and(|age| age > MAKING));
             if is_old {
-                let _ = launch::discard(root, path);
+                let _ = directory::discard(root, path);
             }
             return Ok(());
         }
@@ -88,7 +96,7 @@ fn sweep_container(root: &Path, path: &Path, id: &ContainerId) -> Result<(), Swe
                 let _ = record.write(path);
             }
         }
-        _ => match launch::discard(root, path) {
+        _ => match directory::discard(root, path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         },

@@ -1,12 +1,13 @@
 //! A state root of its own, a launcher and a busybox image, for tests that run containers. They need root.
 
 #![allow(
+    dead_code,
     unreachable_pub,
     missing_docs,
     missing_debug_implementations,
-    reason = "a module of tests"
+    clippy::unwrap_used,
+    reason = "a module of tests, of which each test binary uses its part"
 )]
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
