@@ -410,9 +410,7 @@ fn a_user_namespace_maps_root_to_nobody_of_the_host_and_shows_the_image_s_owners
     let (reader, writer) = std::io::pipe().unwrap();
     let null = || fs::File::open("/dev/null").unwrap();
     let stdio = Stdio::Fds { stdin: null().into(), stdout: writer.into(), stderr: null().into() };
-    let container =
-        Container::create(&machine.runtime, &machine.launcher, &machine.image, options, stdio)
-            .unwrap();
+    let container = machine.create(&machine.image, options, stdio);
     container.start().unwrap();
     let lines: Vec<_> = BufReader::new(reader).lines().take(4).map(Result::unwrap).collect();
     assert_eq!(lines, ["0", "0", "1000", "-rw-r--r--"]);
@@ -432,9 +430,7 @@ fn a_terminal_is_one_in_size_and_name_and_control() {
         let script = "test -t 0 && test -t 1 && test -t 2 && stty size && tty && test -c /dev/console && echo ok > /dev/tty";
         let size = Stdio::Terminal(WindowSize { rows: 37, columns: 91 });
         let options = Options { isolation, ..args_of(script) };
-        let container =
-            Container::create(&machine.runtime, &machine.launcher, &machine.image, options, size)
-                .unwrap();
+        let container = machine.create(&machine.image, options, size);
         let mut master =
             fs::File::from(container.terminal().unwrap().try_clone_to_owned().unwrap());
         container.start().unwrap();
@@ -517,14 +513,7 @@ fn a_kept_container_s_record_and_files_stay_until_deleted_and_its_name_is_taken(
         name: Some("ada".to_owned()),
         ..args_of("echo kept > /kept; exit 3")
     };
-    let container = Container::create(
-        &machine.runtime,
-        &machine.launcher,
-        &machine.image,
-        options(),
-        Stdio::Null,
-    )
-    .unwrap();
+    let container = machine.create(&machine.image, options(), Stdio::Null);
     let id = container.id().clone();
     assert_eq!(Record::find(root, "ada").unwrap().status, Status::Created);
     container.start().unwrap();
@@ -550,14 +539,7 @@ fn a_kept_container_s_record_and_files_stay_until_deleted_and_its_name_is_taken(
     assert!(Record::find(root, "ada").is_ok(), "a sweep leaves what is kept");
     container::remove(&machine.runtime, "ada", Running::Refuse).unwrap();
     assert!(Record::list(root).unwrap().is_empty());
-    let again = Container::create(
-        &machine.runtime,
-        &machine.launcher,
-        &machine.image,
-        options(),
-        Stdio::Null,
-    )
-    .unwrap();
+    let again = machine.create(&machine.image, options(), Stdio::Null);
     again.delete().unwrap();
     machine.assert_clean();
 }
@@ -614,14 +596,7 @@ fn a_thousand_programs_that_end_at_once_all_end_and_leave_nothing_alone() {
     let start = Instant::now();
     for n in 0..1000 {
         let options = args(&["true"]);
-        let container = Container::create(
-            &machine.runtime,
-            &machine.launcher,
-            &machine.image,
-            options,
-            Stdio::Null,
-        )
-        .unwrap();
+        let container = machine.create(&machine.image, options, Stdio::Null);
         container.start().unwrap();
         let exit = container.wait_timeout(Duration::from_secs(20)).unwrap();
         assert_eq!(exit.map(|exit| exit.exit_code()), Some(0), "run {n}");
@@ -714,14 +689,7 @@ fn when_the_launcher_is_killed_its_containers_end_and_their_callers_hear_of_it()
 #[test]
 fn a_container_that_is_created_and_never_started_leaves_nothing() {
     let machine = Machine::new();
-    let container = Container::create(
-        &machine.runtime,
-        &machine.launcher,
-        &machine.image,
-        args(&["true"]),
-        Stdio::Null,
-    )
-    .unwrap();
+    let container = machine.create(&machine.image, args(&["true"]), Stdio::Null);
     drop(container);
     machine.assert_clean();
 }

@@ -12,10 +12,12 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use abax_runtime::container::{Container, Exit, Launcher, Options, StartError, Stdio};
+use abax_runtime::cgroup::Cgroup;
+use abax_runtime::container::{Container, ContainerId, Exit, Launcher, Options, StartError, Stdio};
 use abax_runtime::digest::{DiffId, Digest};
 use abax_runtime::image::{Image, Layer};
 use abax_runtime::{Config, Runtime};
@@ -28,6 +30,8 @@ pub struct Machine {
     pub runtime: Runtime,
     pub launcher: Launcher,
     pub image: Image,
+    /// Ids of the containers made so far, for [`Machine::assert_clean`].
+    made: Mutex<Vec<ContainerId>>,
 }
 
 /// What a container did.
@@ -46,7 +50,7 @@ impl Machine {
         let launcher =
             Launcher::start_with(Path::new(env!("CARGO_BIN_EXE_abax-launcher"))).unwrap();
         let image = busybox(&runtime);
-        Self { root, runtime, launcher, image }
+        Self { root, runtime, launcher, image, made: Mutex::default() }
     }
 
     /// The state root, as mount tables show it.
@@ -54,11 +58,17 @@ impl Machine {
         self.root.path().display().to_string()
     }
 
+    /// A container that does not run yet.
+    pub fn create(&self, image: &Image, options: Options, stdio: Stdio) -> Container {
+        let container =
+            Container::create(&self.runtime, &self.launcher, image, options, stdio).unwrap();
+        self.made.lock().unwrap().push(container.id().clone());
+        container
+    }
+
     /// A container that runs.
     pub fn start(&self, options: Options) -> Container {
-        let container =
-            Container::create(&self.runtime, &self.launcher, &self.image, options, Stdio::Null)
-                .unwrap();
+        let container = self.create(&self.image, options, Stdio::Null);
         container.start().unwrap();
         container
     }
@@ -68,6 +78,10 @@ impl Machine {
         let empty =
             |part: &str| std::fs::read_dir(self.root.path().join(part)).unwrap().next().is_none();
         assert!(empty("containers"));
+        let groups = Cgroup::list("abax").unwrap();
+        for id in self.made.lock().unwrap().iter() {
+            assert!(!groups.contains(&format!("abax/{id}")), "cgroup of {id}");
+        }
         // The launcher deletes when it has nothing else to do.
         wait_for("the trash is emptied", || empty("trash"));
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -108,8 +122,7 @@ impl Machine {
             stdout: OwnedFd::from(stdout),
             stderr: OwnedFd::from(stderr),
         };
-        let container =
-            Container::create(&self.runtime, &self.launcher, image, options, stdio).unwrap();
+        let container = self.create(image, options, stdio);
         if let Err(error) = container.start() {
             container.wait().unwrap();
             container.delete().unwrap();
