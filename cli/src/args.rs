@@ -389,6 +389,9 @@ pub(crate) struct Serve {
     /// The address that users reach the service at [default: http://LISTEN]
     #[arg(long, env = "ABAX_PUBLIC_URL", value_name = "URL")]
     pub(crate) public_url: Option<String>,
+    /// Let executions reach this port of this machine's loopback, at host.abax.internal
+    #[arg(long = "host-port", value_name = "PORT")]
+    pub(crate) host_ports: Vec<u16>,
     /// End executions after this many seconds [default: no limit]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) time_limit: Option<u64>,

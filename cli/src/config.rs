@@ -66,6 +66,8 @@ pub(crate) struct Service {
     pub(crate) max_attempts: u32,
     /// The address that users reach the service at.
     pub(crate) public_url: Option<String>,
+    /// Ports of this machine's loopback that executions may reach.
+    pub(crate) host_ports: Vec<u16>,
     /// The bridge of executions; they cannot see each other there.
     pub(crate) bridge: String,
     /// Its addresses.
@@ -86,6 +88,7 @@ impl Default for Service {
             log_limit_bytes: 1_000_000,
             max_attempts: 3,
             public_url: None,
+            host_ports: Vec::new(),
             bridge: "abax1".to_owned(),
             subnet: ipv4_net([172, 30, 0, 0], 16),
         }
@@ -178,7 +181,7 @@ mod tests {
              [service]\nlisten = \"0.0.0.0:80\"\nslots = 3\ndrain_seconds = 5\n\
              time_limit_seconds = 60\nmemory = \"1g\"\ncpus = 1.5\npids = 100\n\
              log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
-             bridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n",
+             host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n",
         )
         .unwrap();
         assert_eq!(file.service.slots, Some(3));

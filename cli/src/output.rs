@@ -21,7 +21,7 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<(), WritingOutput> {
 ///
 /// # Errors
 ///
-/// As for [`line`].
+/// As for [`line()`].
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), WritingOutput> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(WritingOutput)
@@ -31,7 +31,7 @@ pub(crate) fn raw(bytes: &[u8]) -> Result<(), WritingOutput> {
 ///
 /// # Errors
 ///
-/// As for [`line`].
+/// As for [`line()`].
 pub(crate) fn json(value: &impl Serialize) -> Result<(), WritingOutput> {
     line(serde_json::to_string_pretty(value).expect("our values have text keys"))
 }
@@ -55,7 +55,7 @@ impl Table {
 
     /// # Errors
     ///
-    /// As for [`line`].
+    /// As for [`line()`].
     pub(crate) fn print(self) -> Result<(), WritingOutput> {
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);

@@ -1,6 +1,8 @@
 //! Pulls against a real registry, well-behaved and not. Needs root, and what
 //! `testbed/install.sh` installs.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::path::Path;

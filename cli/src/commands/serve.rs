@@ -58,11 +58,14 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
 
     // The launcher while this process still has one thread.
     let launcher = Launcher::start().context("could not start the launcher")?;
+    // Executions may call the API back, and what the operator names besides.
+    let mut host_ports = vec![address.port()];
+    host_ports.extend(service.host_ports.iter().chain(&args.host_ports));
     let bridge = BridgeConfig {
         name: service.bridge.clone(),
         subnet: service.subnet,
         isolated: true,
-        host_ports: vec![address.port()],
+        host_ports,
     };
     let runtime = Runtime::open(settings.runtime())
         .with_context(|| format!("could not open {}", settings.root.display()))?;

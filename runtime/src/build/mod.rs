@@ -2,10 +2,10 @@
 //!
 //! The whole Dockerfile is read and checked first. Then each step is carried
 //! out on the state that the steps before it left: one that only says
-//! something about the image changes the state ([`stage`]), one that changes
-//! files makes a layer, by `RUN`ning a container ([`run`]) or by copying into
-//! the mounted root ([`copy`]). What a step made is kept under everything it
-//! depends on ([`cache`]). There is no daemon: two builds meet only in the
+//! something about the image changes the state (`stage`), one that changes
+//! files makes a layer, by `RUN`ning a container (`run`) or by copying into
+//! the mounted root (`copy`). What a step made is kept under everything it
+//! depends on (`cache`). There is no daemon: two builds meet only in the
 //! store and in the cache, and both write whole files by rename.
 //!
 //! A build that fails leaves no image behind, only cached steps.
