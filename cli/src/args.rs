@@ -640,13 +640,15 @@ pub(crate) struct ActorExecutions {
 
 /// `abax actor logs`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  abax actor logs hello lzqzGWXpZ8pr -f")]
+#[command(
+    after_help = "Examples:\n  abax actor logs hello -f\n  abax actor logs hello lzqzGWXpZ8pr"
+)]
 pub(crate) struct ActorLogs {
     /// Go on until the execution ends
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// Id or name
     pub(crate) actor: String,
-    /// The execution's id
-    pub(crate) execution: String,
+    /// The execution's id [default: the newest]
+    pub(crate) execution: Option<String>,
 }

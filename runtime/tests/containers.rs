@@ -720,17 +720,17 @@ fn networks_are_none_the_host_s_or_a_bridge() {
     }
     let bridge = BridgeConfig {
         name: "abaxcont0".to_owned(),
-        subnet: "172.30.144.0/24".parse().unwrap(),
+        subnet: "10.201.144.0/24".parse().unwrap(),
         ..BridgeConfig::default()
     };
     let _bridge = machine::RemoveBridge("abaxcont0");
     for isolation in BOTH {
         let options =
             Options { isolation, network: Mode::Bridge(bridge.clone()), ..Options::default() };
-        let outcome = machine.sh("ip -4 addr show eth0 | grep -o 172.30.144.[0-9]*/24; grep -c $(hostname) /etc/hosts; ping -c 1 -W 2 172.30.144.1 > /dev/null; echo $?", options);
+        let outcome = machine.sh("ip -4 addr show eth0 | grep -o 10.201.144.[0-9]*/24; grep -c $(hostname) /etc/hosts; ping -c 1 -W 2 10.201.144.1 > /dev/null; echo $?", options);
         let lines: Vec<_> = outcome.stdout.lines().collect();
         assert!(
-            lines[0].starts_with("172.30.144.") && lines[1] == "1",
+            lines[0].starts_with("10.201.144.") && lines[1] == "1",
             "{isolation:?}: {outcome:?}"
         );
     }

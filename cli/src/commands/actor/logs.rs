@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -17,16 +17,29 @@ const POLL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::fro
 
 pub(crate) async fn run(client: &Client, format: Format, args: &ActorLogs) -> anyhow::Result<()> {
     let id = text(&client.actor(&args.actor).await?, "id");
+    let execution = match &args.execution {
+        Some(execution) => execution.clone(),
+        None => newest(client, &id).await?.with_context(|| {
+            format!("{} has no executions yet; see `abax actor send`", args.actor)
+        })?,
+    };
     if args.follow && format == Format::Table {
-        follow(client, &id, &args.execution).await?;
+        follow(client, &id, &execution).await?;
         return Ok(());
     }
-    let logs = client.get(&[&id, "executions", &args.execution, "logs"]).await?;
+    let logs = client.get(&[&id, "executions", &execution, "logs"]).await?;
     match format {
         Format::Json => output::json(&logs)?,
         Format::Table => output::raw(text(&logs, "logs").as_bytes())?,
     }
     Ok(())
+}
+
+/// The id of the execution that was accepted last.
+async fn newest(client: &Client, actor: &str) -> anyhow::Result<Option<String>> {
+    let summary = client.get(&[actor, "executions"]).await?;
+    let executions = summary.get("executions").and_then(Value::as_array);
+    Ok(executions.and_then(|all| all.last()).map(|last| text(last, "id")))
 }
 
 /// Prints the log as it grows, until the execution has ended; the execution as
