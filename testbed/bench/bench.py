@@ -101,8 +101,14 @@ class Bench:
         self.add("abax run --network none, with limits", lambda: timed([*run, *none, *limits, *program], env=self.environment))
         self.add("abax run, bridge", lambda: timed([*run, *program], env=self.environment))
 
-        in_process = [self.launch, self.work / "abax", "12", *program]
-        self.add("abax in process, warm launcher, no network", lambda: median_of_many(in_process))
+        for case, name in {
+            "docker": "abax in process, no network",
+            "docker-limits": "abax in process, no network, with limits",
+            "execution": "abax in process, as an execution",
+            "execution-limits": "abax in process, as an execution, with limits",
+        }.items():
+            command = [self.launch, self.work / "abax", case, "12", *program]
+            self.add(name, lambda command=command: median_of_many(command))
 
     def add_service(self):
         log = open(self.work / "serve.log", "w+")
