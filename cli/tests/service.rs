@@ -131,6 +131,7 @@ fn a_killed_service_loses_no_message_and_leaves_nothing() {
                 .filter(|e| e["status"] == status)
                 .count()
         };
+        machine.containers();
         if count("COMPLETE") >= 5 && count("RUNNING") >= 1 && count("SUBMITTED") >= 5 {
             break;
         }
@@ -138,6 +139,8 @@ fn a_killed_service_loses_no_message_and_leaves_nothing() {
     }
     served.kill();
 
+    // As the next start finds it: what was seen is looked for at the end.
+    assert!(!machine.containers().is_empty(), "it was killed while containers ran");
     let served = machine.serve_with(&["--slots", "4"]);
     let deadline = Instant::now() + Duration::from_secs(120);
     let summary = loop {

@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
 #![allow(unreachable_pub, reason = "a module of several test crates")]
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ pub struct Machine {
     directory: tempfile::TempDir,
     bridges: [String; 2],
     subnets: [String; 2],
+    /// Containers that were seen: their control groups have no other trace of us.
+    containers: Mutex<BTreeSet<String>>,
 }
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -45,7 +49,7 @@ impl Machine {
             root = directory.path().join("root").display(),
         );
         std::fs::write(directory.path().join("abax.toml"), settings).unwrap();
-        Self { directory, bridges, subnets }
+        Self { directory, bridges, subnets, containers: Mutex::default() }
     }
 
     /// One with an image `busybox`.
@@ -130,22 +134,35 @@ impl Machine {
         Served { machine: self, process: Some(process), url, log }
     }
 
-    /// What is left of containers: directories, control groups, interfaces on
-    /// our bridges, mounts, processes.
+    /// The containers that there are now; remembered, to look for what they leave.
+    pub fn containers(&self) -> Vec<String> {
+        let ids: Vec<String> = entries(&self.root().join("containers"));
+        self.containers.lock().unwrap().extend(ids.iter().cloned());
+        ids
+    }
+
+    /// What is left of containers: directories, control groups of those that were
+    /// seen, interfaces on our bridges, leases, mounts, processes.
     pub fn leftovers(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        let containers = std::fs::read_dir(self.root().join("containers"));
-        let ids: Vec<String> = containers
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect();
-        left.extend(ids.iter().map(|id| format!("directory of container {id}")));
+        let ids = self.containers();
+        let mut left: Vec<String> =
+            ids.iter().map(|id| format!("directory of container {id}")).collect();
+        // Each tree of v1, or the one of v2, or the one of v2 beside those of v1.
+        let top = PathBuf::from("/sys/fs/cgroup");
+        let mut trees: Vec<_> = entries(&top).iter().map(|name| top.join(name)).collect();
+        trees.push(top);
+        for id in &*self.containers.lock().unwrap() {
+            let groups = trees.iter().map(|tree| tree.join("abax").join(id));
+            left.extend(groups.filter(|g| g.exists()).map(|g| format!("group {}", g.display())));
+        }
         for bridge in &self.bridges {
-            let ports = std::fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
-            for port in ports.into_iter().flatten().flatten() {
-                left.push(format!("interface {:?} on {bridge}", port.file_name()));
+            // A network namespace that outlives its container keeps its interface.
+            for port in entries(Path::new(&format!("/sys/class/net/{bridge}/brif"))) {
+                left.push(format!("interface {port} on {bridge}"));
+            }
+            let leases = self.root().join("network").join(bridge);
+            for lease in entries(&leases).iter().filter(|lease| leases.join(lease).is_symlink()) {
+                left.push(format!("lease of {lease} on {bridge}"));
             }
         }
         let root = self.root().display().to_string();
@@ -189,6 +206,31 @@ impl Drop for Machine {
                 let _ = Command::new("nft").arg("delete").args(words).output();
             }
         }
+    }
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The processes, of whatever container, whose command line has `word`.
+pub fn processes_with(word: &str) -> Vec<String> {
+    let mut found = entries(Path::new("/proc"));
+    found.retain(|process| {
+        let line = std::fs::read(Path::new("/proc").join(process).join("cmdline"));
+        line.is_ok_and(|line| String::from_utf8_lossy(&line).contains(word))
+    });
+    found
+}
+
+/// Waits until `check` holds.
+#[track_caller]
+pub fn eventually(what: &str, check: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !check() {
+        assert!(Instant::now() < deadline, "{what}: not within 20 s");
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -257,12 +299,32 @@ impl Served<'_> {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let state = self.json(&["executions", actor, execution]);
+            self.machine.containers();
             if check(&state) {
                 return state;
             }
             assert!(Instant::now() < deadline, "still {state:#}\n{}", self.log());
             thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// One request of the administrator; the status and the envelope.
+    pub fn http(&self, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let token = self.machine.ok(&["token"]);
+        let answer = self.raw(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        ));
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}")))
+    }
+
+    /// Asks for the end of an execution.
+    pub fn halt(&self, actor: &str, execution: &str) -> (u16, serde_json::Value) {
+        let id = self.json(&["show", actor])["id"].as_str().unwrap().to_owned();
+        self.http("DELETE", &format!("/v3/actors/{id}/executions/{execution}"), "")
     }
 
     /// One request as bytes; the whole answer as text.
