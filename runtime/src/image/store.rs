@@ -234,8 +234,11 @@ impl Store {
             let temporary = store.temporary_path(&format!("init.{}", rand::random::<u64>()));
             let made = crate::snapshot::make_init_layer(&init, &temporary);
             // Where another process was first, its layer is the same.
-            made.or_else(|error| if init.exists() { Ok(()) } else { Err(error) })
-                .map_err(file_error("create", &init))?;
+            made.or_else(|error| {
+                let _ = fs::remove_dir_all(&temporary);
+                if init.exists() { Ok(()) } else { Err(error) }
+            })
+            .map_err(file_error("create", &init))?;
         }
         // Last, since its presence says that the rest is there.
         store.write_file("images/oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
