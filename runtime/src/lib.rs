@@ -22,6 +22,7 @@ pub mod security;
 
 #[allow(unsafe_code, reason = "kernel calls that no dependency wraps")]
 mod sys;
+mod trash;
 
 use std::fs;
 use std::io;

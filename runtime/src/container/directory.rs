@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::handshake::Request;
 use super::{ContainerId, CreateError, DeleteError, Launcher, init};
+use crate::trash::remove_tree;
 
 /// A container's directory and the lock that says that we supervise it. Moved to the trash on drop.
 #[derive(Debug)]
@@ -130,7 +131,7 @@ impl Drop for Directory {
         if !self.kept
             && let Ok(trash) = self.discard()
         {
-            let _ = fs::remove_dir_all(trash);
+            let _ = remove_tree(&trash);
         }
     }
 }

@@ -31,6 +31,7 @@ use super::init;
 use crate::sys;
 use crate::sys::mount::{self, Reach};
 use crate::sys::process::{Cloned, SingleThreaded, clone3, default_signals, exit_now};
+use crate::trash::Trash;
 
 /// The private first argument that makes a process the launcher.
 const ARGUMENT: &str = "__abax_launcher";
@@ -240,7 +241,8 @@ fn serve() -> io::Result<()> {
         match ready {
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
-            Ok(0) => state.trash.step(),
+            // What cannot be deleted is left to the next sweep.
+            Ok(0) => drop(state.trash.step()),
             Ok(_) => {}
         }
         if signalled {
@@ -397,7 +399,7 @@ impl State {
             }
         }
         while !self.trash.is_empty() {
-            self.trash.step();
+            let _ = self.trash.step();
         }
     }
 }
@@ -496,79 +498,5 @@ fn user_namespace(single_threaded: &SingleThreaded, mapping: IdMapping) -> io::R
             rustix::process::waitpid(Some(pid), WaitOptions::empty())?;
             Ok(opened?.into())
         }
-    }
-}
-
-/// Directory trees that are deleted a little at a time, between requests.
-#[derive(Debug, Default)]
-struct Trash {
-    /// Each directory after the one that it is in.
-    directories: Vec<PathBuf>,
-}
-
-impl Trash {
-    /// Entries deleted before requests are looked at again.
-    const BATCH: usize = 64;
-
-    fn push(&mut self, path: PathBuf) {
-        self.directories.push(path);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.directories.is_empty()
-    }
-
-    /// Deletes some entries. What cannot be deleted is left to the next sweep.
-    fn step(&mut self) {
-        let Some(directory) = self.directories.pop() else { return };
-        let Ok(entries) = fs::read_dir(&directory) else { return };
-        let mut below = Vec::new();
-        let mut complete = true;
-        for (count, entry) in entries.flatten().enumerate() {
-            if count == Self::BATCH {
-                complete = false;
-                break;
-            }
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => below.push(entry.path()),
-                _ => {
-                    // A file that stays (it never should) must not be tried for ever.
-                    if fs::remove_file(entry.path()).is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-        if complete && below.is_empty() {
-            let _ = fs::remove_dir(&directory);
-            return;
-        }
-        self.directories.push(directory);
-        self.directories.append(&mut below);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trash_of_any_shape_is_deleted() {
-        let root = tempfile::tempdir().unwrap();
-        let top = root.path().join("top");
-        let deep = top.join("a/b/c/d/e");
-        fs::create_dir_all(&deep).unwrap();
-        fs::create_dir_all(top.join("empty")).unwrap();
-        for i in 0..200 {
-            fs::write(deep.join(i.to_string()), "x").unwrap();
-        }
-        std::os::unix::fs::symlink("/etc", top.join("a/link")).unwrap();
-        let mut trash = Trash::default();
-        trash.push(top.clone());
-        while !trash.is_empty() {
-            trash.step();
-        }
-        assert!(!top.exists());
-        assert!(Path::new("/etc/passwd").exists());
     }
 }

@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use super::record::{Record, RecordError};
 use super::{ContainerId, SweepError, directory, sweep};
 use crate::Runtime;
+use crate::trash::remove_tree;
 
 /// How long the supervisor of a killed container may take to be done with it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ pub fn remove(runtime: &Runtime, name: &str, running: Running) -> Result<(), Rem
     }
     sweep::remove_cgroup(id.as_str())?;
     // Its name, if it has one, is free as soon as the directory is gone.
-    let removed = directory::discard(runtime.root(), &path).and_then(std::fs::remove_dir_all);
+    let removed = directory::discard(runtime.root(), &path).and_then(|trash| remove_tree(&trash));
     match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(RemoveError::Directory { path, source: error })

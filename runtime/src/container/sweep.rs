@@ -9,6 +9,7 @@ use super::record::{Record, now};
 use super::{ContainerId, Exit, ExitStatus, Status, directory};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::network::{self, NetworkError};
+use crate::trash::remove_tree;
 
 /// A directory without a lock is being made right now, unless it is older than this.
 const MAKING: Duration = Duration::from_secs(60);
@@ -53,12 +54,7 @@ pub(crate) fn sweep(root: &Path) -> Result<(), SweepError> {
     let trash = root.join("trash");
     for name in names_in(&trash)? {
         let path = trash.join(name);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(SweepError::Directory { path, source: error });
-            }
-            _ => {}
-        }
+        remove_tree(&path).map_err(|source| SweepError::Directory { path, source })?;
     }
     Ok(())
 }

@@ -26,6 +26,7 @@ use super::resolved::{Image, Layer};
 use super::unpack::UnpackLimits;
 use crate::digest::{DiffId, Digest, ParseDigestError};
 use crate::reference::{ParseError, Reference};
+use crate::trash::remove_tree;
 
 /// OCI image-spec, annotations: the name of a manifest in an image layout.
 const REFERENCE_NAME: &str = "org.opencontainers.image.ref.name";
@@ -732,15 +733,15 @@ impl Store {
             let removed = if name.starts_with("layer.") {
                 // Kept out while a directory is made and locked: see `LayerInProgress`.
                 let _lock = self.lock_sweep()?;
-                lock::is_abandoned(&path).then(|| fs::remove_dir_all(&path))
+                lock::is_abandoned(&path).then(|| remove_tree(&path))
             } else if name.starts_with("blob.") {
                 (older_than(PARTIAL_BLOB_AGE) && lock::is_abandoned(&path))
                     .then(|| fs::remove_file(&path))
             } else if name.starts_with("init.") {
-                older_than(TEMPORARY_FILE_AGE).then(|| fs::remove_dir_all(&path))
+                older_than(TEMPORARY_FILE_AGE).then(|| remove_tree(&path))
             } else if name.starts_with("build.") {
                 // Of a build step that copies files.
-                older_than(BUILD_STEP_AGE).then(|| fs::remove_dir_all(&path))
+                older_than(BUILD_STEP_AGE).then(|| remove_tree(&path))
             } else if name.starts_with("file.") {
                 older_than(TEMPORARY_FILE_AGE).then(|| fs::remove_file(&path))
             } else {
@@ -761,8 +762,7 @@ impl Store {
         for entry in fs::read_dir(&trash).map_err(file_error("read", &trash))?.flatten() {
             let path = entry.path();
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let removed =
-                if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            let removed = if is_directory { remove_tree(&path) } else { fs::remove_file(&path) };
             warn_of_leftover(&path, Some(removed));
         }
         Ok(())
