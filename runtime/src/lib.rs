@@ -2,6 +2,8 @@
 //!
 //! This crate knows nothing of actors, SQL, HTTP servers or executors; it
 //! depends on no other crate of the workspace, and its functions block.
+//!
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 pub mod digest;

@@ -10,6 +10,8 @@
 //!                                        └─ output   bounded, handed on while it runs
 //! lease     renews what runs here; ends what was halted, or taken from us
 //! ```
+//!
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 mod config;
