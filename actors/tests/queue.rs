@@ -29,6 +29,24 @@ async fn a_dropped_delivery_comes_back() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_claimed_comes_back_later_and_holds_nobody_up() {
+    let f = Fixture::new().await;
+    let (host, actor) = (f.host().await, f.actor().await);
+    let broken = f.send(&actor, "broken").await;
+    let sql = "update messages set kind = 'unknown'";
+    sqlx::query(sql).execute(&mut f.sql().await).await.unwrap();
+    let whole = f.send(&actor, "whole").await;
+
+    let delivery = receive(&f.service).await;
+    assert_eq!(delivery.execution, broken.id);
+    f.service.claim(delivery, &host, LEASE).await.unwrap_err();
+    assert_eq!(f.claim(&host).await.key.execution, whole.id);
+    assert!(nothing_is_deliverable(&f.service).await, "it would be tried again and again");
+    f.clock.advance(Duration::from_secs(2));
+    assert_eq!(receive(&f.service).await.execution, broken.id);
+}
+
+#[tokio::test]
 async fn a_receiver_that_gives_up_takes_nothing_along() {
     let f = Fixture::new().await;
     let actor = f.register(|new| new.max_workers = Some(100)).await;

@@ -28,6 +28,9 @@ use crate::store::{self, Connection};
 
 /// When an execution that its actor has no room for is looked at again.
 const NO_ROOM: Duration = Duration::from_millis(200);
+/// When an execution whose claim failed is tried again: what is wrong with the
+/// store or its row is not over at once.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
 /// When a preparation that was given up without a word is tried again.
 const PREPARE_AGAIN: Duration = Duration::from_secs(5);
 /// Hosts that were not seen for this long are forgotten.
@@ -198,7 +201,7 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// Only those of every function; the delivery comes back.
+    /// Only those of every function; the delivery comes back after a while.
     pub async fn claim(
         &self,
         delivery: Delivery,
@@ -220,20 +223,24 @@ impl Service {
                         .await
                 })
             })
-            .await?;
+            .await;
         match claimed {
-            Claimed::Yes(claim) => {
+            Ok(Claimed::Yes(claim)) => {
                 delivery.ack();
                 self.changed(&claim.key.execution);
                 Ok(Some(*claim))
             }
-            Claimed::Gone => {
+            Ok(Claimed::Gone) => {
                 delivery.ack();
                 Ok(None)
             }
-            Claimed::NoRoom => {
+            Ok(Claimed::NoRoom) => {
                 delivery.retry_after(NO_ROOM);
                 Ok(None)
+            }
+            Err(error) => {
+                delivery.retry_after(CLAIM_AGAIN);
+                Err(error)
             }
         }
     }
