@@ -140,6 +140,30 @@ fn an_image_that_does_not_exist_is_named_wherever_somebody_looks() {
 }
 
 #[test]
+fn what_waits_for_its_image_can_be_halted_and_does_not_hold_up_a_stop() {
+    // Connections are made, and never answered.
+    let registry = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/no/image:v1", registry.local_addr().unwrap());
+    let machine = Machine::new();
+    let served = machine.serve_with(&["--drain", "1"]);
+    served.ok(&["create", "--name", "waits", &image]);
+    let execution = served.ok(&["send", "waits", "x"]);
+    served.wait_for("waits", &execution, |e| e["status"] == "RUNNING");
+    let asked = Instant::now();
+    assert_eq!(served.halt("waits", &execution).0, 200);
+    let ended = served.wait_for("waits", &execution, has_ended);
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert_end(&ended, "COMPLETE", "cancelled", &["halted before"]);
+
+    let execution = served.ok(&["send", "waits", "x"]);
+    served.wait_for("waits", &execution, |e| e["status"] == "RUNNING");
+    served.stop(Duration::from_secs(6));
+    let served = machine.serve_with(&["--drain", "1"]);
+    let again = served.wait_for("waits", &execution, |e| e["status"] == "RUNNING");
+    assert_eq!(again["attempt"], 1, "it was given back: {again:#}");
+}
+
+#[test]
 fn a_log_beyond_the_limit_is_cut_and_blocks_nobody() {
     let machine = Machine::with_settings("", "log_limit_bytes = 1000");
     machine.import_script(

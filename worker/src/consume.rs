@@ -116,8 +116,13 @@ pub async fn run(
         let host = Arc::clone(&host);
         executions.spawn(
             async move {
-                execute(host, delivery).await;
-                drop(slot);
+                if let Some(thread) = execute(host, delivery).await {
+                    // It counts as a slot until it ends, but holds up no stop.
+                    tokio::spawn(async move {
+                        let _ = thread.await;
+                        drop(slot);
+                    });
+                }
             }
             .instrument(span),
         );

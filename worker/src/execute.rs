@@ -6,6 +6,7 @@ use std::time::Duration;
 use abax_actors::{
     Chain, Claim, ClaimKey, Delivery, Error, Finish, HostId, Outcome, Phases, Service,
 };
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{debug, error, info, warn};
 
@@ -34,14 +35,17 @@ pub(crate) struct Host {
 
 /// Claims what was delivered and takes it to its end. Errors end here: they
 /// are in the log, and the lease sees to the rest.
-pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) {
+///
+/// A pull cannot be broken off: the thread that waits for one, of an execution
+/// that was stopped, is left to the caller.
+pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinHandle<Ended>> {
     let claim = match host.service.claim(delivery, &host.id, host.config.lease).await {
         Ok(Some(claim)) => claim,
         // Somebody else has it, or it was cancelled.
-        Ok(None) => return,
+        Ok(None) => return None,
         Err(error) => {
             warn!(error = %Chain(&error), "could not claim an execution");
-            return;
+            return None;
         }
     };
     let key = claim.key.clone();
@@ -50,7 +54,7 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) {
         Err(error) => {
             error!(error = %Chain(&error), "could not begin execution {}", key.execution);
             give_back(&host, &key).await;
-            return;
+            return None;
         }
     };
     debug!(attempt = claim.execution.attempt, "execution {} claimed", key.execution);
@@ -60,13 +64,16 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) {
         phases: Mutex::new(Phases::default()),
     });
     let claim = Arc::new(claim);
-    let thread = tokio::task::spawn_blocking({
+    let mut thread = tokio::task::spawn_blocking({
         let (host, claim, live) = (Arc::clone(&host), Arc::clone(&claim), Arc::clone(&live));
         let stop = Arc::clone(&entry.stop);
         move || host.sandbox.run(&host.config, &claim, &live, &stop, &wake)
     });
-    let mut ended = match watch(&host, &key, &live, &entry, thread).await {
-        Ok(ended) => ended,
+    let watched = watch(&host, &key, &live, &entry, &mut thread).await;
+    let waits_for_image = matches!(watched, Ok(Watched::NeverBegins));
+    let mut ended = match watched {
+        Ok(Watched::Ended(ended)) => *ended,
+        Ok(Watched::NeverBegins) => Ended::before_it_began(),
         Err(panicked) => {
             error!(error = %Chain(&panicked), "execution {} was dropped by a bug", key.execution);
             Ended {
@@ -80,10 +87,13 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) {
     match entry.stop.reason() {
         // Another worker has it; what we know of it is of no use to anybody.
         Some(Interruption::LeaseLost) => {}
-        Some(Interruption::Draining) if ended.finish.outcome == Outcome::Cancelled => {
+        Some(Interruption::Draining)
+            if ended.may_pass || ended.finish.outcome == Outcome::Cancelled =>
+        {
             give_back(&host, &key).await;
         }
-        None if ended.may_pass => {
+        // Where a halt is asked for, this ends it as cancelled.
+        None | Some(Interruption::Halted) if ended.may_pass => {
             let reason = &ended.finish.reason;
             warn!(error = %reason, "execution {} could not start", key.execution);
             if let Err(error) = host.service.retry(&key, RETRY, reason).await {
@@ -111,6 +121,14 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) {
         }
     }
     drop(entry);
+    waits_for_image.then_some(thread)
+}
+
+/// What became of the thread that was watched.
+enum Watched {
+    Ended(Box<Ended>),
+    /// It still waits for its image, and will make no container of it.
+    NeverBegins,
 }
 
 /// Hands on output and phases while the container runs, and hears of its halt.
@@ -119,9 +137,8 @@ async fn watch(
     key: &ClaimKey,
     live: &Live,
     entry: &Entry,
-    thread: tokio::task::JoinHandle<Ended>,
-) -> Result<Ended, tokio::task::JoinError> {
-    tokio::pin!(thread);
+    thread: &mut JoinHandle<Ended>,
+) -> Result<Watched, JoinError> {
     let mut ticks = interval_at(Instant::now() + FLUSH, FLUSH);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = Phases::default();
@@ -142,13 +159,15 @@ async fn watch(
     loop {
         // A flush is not a branch: what was taken from the buffer must arrive.
         tokio::select! {
-            ended = &mut thread => return ended,
+            ended = &mut *thread => return ended.map(|ended| Watched::Ended(Box::new(ended))),
             interruption = &mut interrupted, if !heard => {
                 heard = true;
                 entry.stop.interrupt(interruption.into());
-                continue;
             }
             _ = ticks.tick() => {}
+        }
+        if entry.stop.never_begins() {
+            return Ok(Watched::NeverBegins);
         }
         let now = *live.phases.lock().expect("no holder of this lock panics");
         for (phase, time) in now.iter() {

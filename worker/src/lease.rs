@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Write as _};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use abax_actors::{Chain, ClaimKey, HostId, Service, Swept};
 use tokio::time::{MissedTickBehavior, interval};
@@ -39,25 +39,50 @@ pub(crate) struct Running(Mutex<HashMap<ClaimKey, Arc<Stop>>>);
 /// thread which waits for the container.
 #[derive(Debug)]
 pub(crate) struct Stop {
-    reason: Mutex<Option<Interruption>>,
+    state: Mutex<StopState>,
     waker: Mutex<PipeWriter>,
+}
+
+#[derive(Debug, Default)]
+struct StopState {
+    reason: Option<Interruption>,
+    /// Whether there is a container to be stopped, or about to be one.
+    begun: bool,
 }
 
 impl Stop {
     pub(crate) fn interrupt(&self, why: Interruption) {
-        let mut reason = self.reason.lock().expect("no holder of this lock panics");
+        let mut state = self.state();
         // The first reason holds, but nothing holds against a lost lease.
-        if reason.is_none() || why == Interruption::LeaseLost {
-            *reason = Some(why);
+        if state.reason.is_none() || why == Interruption::LeaseLost {
+            state.reason = Some(why);
         }
-        drop(reason);
+        drop(state);
         // One byte is enough, and a pipe with a byte in it wakes all the same.
         let _ = self.waker.lock().expect("no holder of this lock panics").write(&[1]);
     }
 
     /// Why this execution must stop, if it must.
     pub(crate) fn reason(&self) -> Option<Interruption> {
-        *self.reason.lock().expect("no holder of this lock panics")
+        self.state().reason
+    }
+
+    /// Asked before a container is made; false when it must stop already, and then
+    /// none may be made.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.state();
+        state.begun = state.reason.is_none();
+        state.begun
+    }
+
+    /// True when it was stopped before it began, so that no container will ever be.
+    pub(crate) fn never_begins(&self) -> bool {
+        let state = self.state();
+        state.reason.is_some() && !state.begun
+    }
+
+    fn state(&self) -> MutexGuard<'_, StopState> {
+        self.state.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -84,7 +109,7 @@ impl Running {
     /// Out of descriptors.
     pub(crate) fn enter(self: &Arc<Self>, key: ClaimKey) -> io::Result<(Entry, PipeReader)> {
         let (reader, writer) = io::pipe()?;
-        let stop = Arc::new(Stop { reason: Mutex::new(None), waker: Mutex::new(writer) });
+        let stop = Arc::new(Stop { state: Mutex::default(), waker: Mutex::new(writer) });
         let mut running = self.0.lock().expect("no holder of this lock panics");
         running.insert(key.clone(), Arc::clone(&stop));
         drop(running);

@@ -55,6 +55,14 @@ impl Ended {
         Self { finish: Finish::new(outcome, reason), may_pass: false, container: None }
     }
 
+    /// Stopped before there was a container.
+    pub(crate) fn before_it_began() -> Self {
+        Self::without_container(
+            Outcome::Cancelled,
+            "halted before its container started".to_owned(),
+        )
+    }
+
     fn could_not_start(error: &(dyn std::error::Error + 'static)) -> Self {
         Self::without_container(Outcome::CouldNotStart, Chain(error).to_string())
     }
@@ -78,11 +86,8 @@ impl Sandbox {
             }
         };
         live.reached(config, Phase::ImageReady);
-        if stop.reason().is_some() {
-            return Ended::without_container(
-                Outcome::Cancelled,
-                "halted before its container started".to_owned(),
-            );
+        if !stop.begin() {
+            return Ended::before_it_began();
         }
 
         // One pipe for both streams: what is written first is read first.
