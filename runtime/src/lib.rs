@@ -114,7 +114,7 @@ impl Runtime {
     /// # Errors
     ///
     /// As [`network::Bridge::prepare`].
-    pub(crate) fn bridge(
+    pub fn bridge(
         &self,
         config: &network::BridgeConfig,
     ) -> Result<Arc<network::Bridge>, network::NetworkError> {

@@ -70,6 +70,8 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
     let runtime = Runtime::open(settings.runtime())
         .with_context(|| format!("could not open {}", settings.root.display()))?;
     runtime.sweep().context("could not clear away what a crash left behind")?;
+    // Now, so that what is wrong with it is said here, and no message waits for it.
+    runtime.bridge(&bridge).context("could not prepare the network")?;
 
     let public_url = args.public_url.clone().or_else(|| service.public_url.clone());
     let mut of_actors = abax_actors::Config::sqlite(data.join(DATABASE));
