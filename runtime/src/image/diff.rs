@@ -92,6 +92,8 @@ impl Store {
             archive.finish()
         };
         let diff_id = DiffId(digest);
+        // The archive lies on the same file system.
+        layer::sync(archive.as_file().as_fd(), upper)?;
         let _lock = self.lock_layer(&diff_id)?;
         let blob = self.blob_path(&digest);
         archive.persist(&blob).map_err(|error| StoreError::File {
