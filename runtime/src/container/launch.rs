@@ -130,6 +130,9 @@ pub struct Container {
     bridge: Option<Arc<Bridge>>,
     attachment: Option<Attachment>,
     counts_memory: bool,
+    /// True: a cgroup or an address could not be given back. The directory then stays, since that
+    /// is where a sweep looks for what to try again.
+    is_swept_later: bool,
 }
 
 /// The launcher's word on the container's end.
@@ -254,6 +257,7 @@ impl Container {
             bridge: None,
             attachment: None,
             counts_memory: options.limits.memory_bytes.is_some(),
+            is_swept_later: false,
         };
         // From here on, dropping `container` undoes everything. All of this happens while init mounts.
         if let Some(cgroup) = &container.cgroup {
@@ -452,6 +456,12 @@ impl Container {
 
     /// Ends the container and gives back what it used of the machine, but for its directory.
     fn release(&mut self) -> Result<(), DeleteError> {
+        let released = self.release_all();
+        self.is_swept_later |= released.is_err();
+        released
+    }
+
+    fn release_all(&mut self) -> Result<(), DeleteError> {
         let ended = lock(&self.ending).exit.is_some();
         if !ended {
             // Without its handshake an init that waits for it ends by itself.
@@ -459,13 +469,11 @@ impl Container {
             self.kill_all();
             self.wait()?;
         }
-        if let Some(cgroup) = self.cgroup.take() {
-            cgroup.remove()?;
-        }
-        if let Some(bridge) = self.bridge.take() {
-            bridge.release(self.id.as_str())?;
-        }
-        Ok(())
+        let cgroup = self.cgroup.take().map_or(Ok(()), Cgroup::remove);
+        // Also where the group resists: the container has ended, and its address is free.
+        let address = self.bridge.take().map_or(Ok(()), |bridge| bridge.release(self.id.as_str()));
+        cgroup?;
+        Ok(address?)
     }
 
     fn advance(&self, next: Status) -> Result<(), RecordError> {
@@ -485,7 +493,7 @@ impl Drop for Container {
         let _ = self.release();
         let keep = lock(&self.record).keep;
         if let Some(directory) = self.directory.take() {
-            if keep {
+            if keep || self.is_swept_later {
                 directory.keep();
             } else {
                 let _ = directory.remove(&self.launcher);
