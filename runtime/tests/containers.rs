@@ -592,7 +592,7 @@ fn a_thousand_programs_that_end_at_once_all_end_and_leave_nothing_alone() {
         || fs::read_dir(format!("/proc/{}/fd", machine.launcher.pid())).unwrap().count();
     machine.run(args(&["true"])).unwrap();
     machine.assert_clean();
-    let before = (descriptors(), of_launcher());
+    let (ours, launcher_s) = (descriptors(), of_launcher());
     let start = Instant::now();
     for n in 0..1000 {
         let options = args(&["true"]);
@@ -604,7 +604,9 @@ fn a_thousand_programs_that_end_at_once_all_end_and_leave_nothing_alone() {
     }
     eprintln!("1000 runs of true: {:?} each", start.elapsed() / 1000);
     machine.assert_clean();
-    assert_eq!((descriptors(), of_launcher()), before);
+    assert_eq!(of_launcher(), launcher_s);
+    // Other tests of this process come and go with a few; one per run would be a thousand.
+    assert!(descriptors() < ours + 100, "{} descriptors, {ours} before", descriptors());
 }
 
 #[test]
