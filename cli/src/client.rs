@@ -26,6 +26,8 @@ pub(crate) struct Refused {
 pub(crate) enum Body {
     None,
     Json(Value),
+    /// JSON as somebody wrote it: a value would lose the digits of large numbers.
+    JsonText(String),
     /// Bytes as they are.
     Binary(Vec<u8>),
 }
@@ -105,6 +107,7 @@ impl Client {
         request = match body {
             Body::None => request,
             Body::Json(value) => request.json(&value),
+            Body::JsonText(text) => request.header("content-type", "application/json").body(text),
             Body::Binary(bytes) => {
                 request.header("content-type", "application/octet-stream").body(bytes)
             }

@@ -38,12 +38,20 @@ fn an_actor_is_made_called_and_removed() {
         assert!(ran.stderr.contains(word), "no {word} in {}", ran.stderr);
     }
 
-    let execution = served.ok(&["send", "hello", "--json", "{\"a\": [true, null]}"]);
+    let execution = served.ok(&[
+        "send",
+        "hello",
+        "--json",
+        "{\"a\": [true, null], \"n\": 123456789012345678901}",
+    ]);
     let ended = served.wait_for("hello", &execution, |e| e["status"] == "COMPLETE");
     assert_eq!(ended["outcome"], "succeeded");
     assert_eq!(ended["exit_code"], 0);
     let log = served.ok(&["logs", "hello", &execution]);
-    assert!(log.starts_with("Contents of MSG: {'a': [True, None]}"), "{log}");
+    assert!(
+        log.starts_with("Contents of MSG: {'a': [True, None], 'n': 123456789012345678901}\n"),
+        "{log}"
+    );
     assert_eq!(served.ok(&["executions", "hello", "-q"]).lines().count(), 2);
 
     served.ok(&["update", "hello", "-d", "changed"]);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use reqwest::Method;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
@@ -16,10 +17,11 @@ use crate::output;
 
 pub(crate) async fn run(client: &Client, format: Format, args: &ActorSend) -> anyhow::Result<()> {
     let body = match (&args.message, &args.json, &args.file) {
-        (_, Some(json), _) => Body::Json(
-            serde_json::from_str(json)
-                .map_err(|error| Usage(format!("the message is not JSON: {error}")))?,
-        ),
+        (_, Some(json), _) => {
+            serde_json::from_str::<IgnoredAny>(json)
+                .map_err(|error| Usage(format!("the message is not JSON: {error}")))?;
+            Body::JsonText(json.clone())
+        }
         (_, _, Some(path)) => Body::Binary(read(path)?),
         (Some(message), ..) => Body::Json(json!({ "message": message })),
         (None, None, None) => return Err(Usage("there is no message".to_owned()).into()),
