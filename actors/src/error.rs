@@ -136,6 +136,14 @@ impl Error {
         matches!(self, Self::StoreUnavailable { .. } | Self::QueueUnavailable)
     }
 
+    /// What the database said, where it is the database that failed.
+    pub(crate) fn of_database(&self) -> Option<&Arc<sqlx::Error>> {
+        match self {
+            Self::StoreUnavailable { source, .. } | Self::Store { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), problem: problem.into() }
     }

@@ -242,6 +242,40 @@ async fn a_full_disk_accepts_nothing_and_keeps_what_it_has() {
     assert_eq!(all.into_iter().map(|e| e.id).collect::<Vec<_>>(), accepted);
 }
 
+/// Also for those that share a transaction with the one that found the disk full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_disk_is_told_to_many_as_what_may_pass() {
+    let directory = tempfile::tempdir().unwrap();
+    let _disk = SmallDisk::mount(directory.path(), "4m");
+    let config = Config::sqlite(directory.path().join("abax.db"));
+    let caller = Caller::new(Tenant::default(), "u", Role::User);
+    let service = Service::open(config.clone(), Clock::system()).await.unwrap();
+    let actor = service.register_actor(&caller, NewActor::new("busybox")).await.unwrap();
+    let sends = (0..400).map(|i| {
+        let (service, caller, actor) = (service.clone(), caller.clone(), actor.id.clone());
+        tokio::spawn(async move {
+            let message = NewMessage::text("x".repeat(if i % 2 == 0 { 50_000 } else { 10 }));
+            service.send_message(&caller, actor.as_str(), message).await
+        })
+    });
+    let mut accepted = std::collections::HashSet::new();
+    let mut refused = 0;
+    for sent in futures_util::future::join_all(sends).await {
+        match sent.unwrap() {
+            Ok(execution) => _ = accepted.insert(execution.id),
+            Err(error) => {
+                assert!(error.is_transient(), "{error:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0, "20 MB do not fit in 4");
+    drop(service);
+    let service = Service::open(config, Clock::system()).await.unwrap();
+    let all = service.executions(&caller, actor.id.as_str()).await.unwrap().executions;
+    assert_eq!(all.into_iter().map(|e| e.id).collect::<std::collections::HashSet<_>>(), accepted);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_write_that_fails_takes_none_of_its_group_along() {
     let f = Fixture::new().await;

@@ -105,9 +105,12 @@ impl Store {
                         // A caller that has gone does not read the answer.
                         let _ = reply.send(committed.map(|()| value));
                     })),
-                    Err(error) => Written::Failed(Box::new(move || {
-                        let _ = reply.send(Err(error));
-                    })),
+                    Err(error) => Written::Failed {
+                        cause: error.of_database().cloned(),
+                        tell: Box::new(move || {
+                            let _ = reply.send(Err(error));
+                        }),
+                    },
                 }
             })
         });
@@ -122,7 +125,11 @@ type Write = Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Written
 /// What became of one write, and how to say so to whoever asked for it.
 enum Written {
     Done(Box<dyn FnOnce(Result<(), Error>) + Send>),
-    Failed(Box<dyn FnOnce() + Send>),
+    Failed {
+        /// What the database said, if it was the database.
+        cause: Option<Arc<sqlx::Error>>,
+        tell: Box<dyn FnOnce() + Send>,
+    },
 }
 
 async fn write_all(mut connection: Connection, mut waiting: mpsc::Receiver<Write>) {
@@ -135,7 +142,7 @@ async fn write_all(mut connection: Connection, mut waiting: mpsc::Receiver<Write
 async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Write>) {
     let mut done = Vec::new();
     // What is wrong with the transaction as a whole.
-    let mut broken = begin(connection).await.err();
+    let mut broken = begin(connection).await.err().map(Arc::new);
     for write in group {
         if broken.is_some() {
             // Not run at all; the reply says why, as for those before it.
@@ -143,23 +150,27 @@ async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Wr
             continue;
         }
         if let Err(error) = connection.execute("savepoint one_write").await {
-            broken = Some(error);
+            broken = Some(Arc::new(error));
             done.push(refuse(write));
             continue;
         }
         let (written, end) = match write(connection).await {
             done @ Written::Done(_) => (done, "release one_write"),
-            failed @ Written::Failed(_) => (failed, "rollback to one_write; release one_write"),
+            failed @ Written::Failed { .. } => (failed, "rollback to one_write; release one_write"),
         };
         if let Err(error) = connection.execute(end).await {
-            broken = Some(error);
+            // A full disk makes SQLite roll back the whole transaction, and this
+            // savepoint with it: that is what all others are told.
+            broken = Some(match &written {
+                Written::Failed { cause: Some(cause), .. } => Arc::clone(cause),
+                _ => Arc::new(error),
+            });
         }
         done.push(Reply::Known(written));
     }
     if broken.is_none() {
-        broken = connection.execute("commit").await.err();
+        broken = connection.execute("commit").await.err().map(Arc::new);
     }
-    let broken = broken.map(Arc::new);
     if broken.is_some() {
         // Fails where SQLite rolled back by itself, and then nothing is open.
         let _ = connection.execute("rollback").await;
@@ -171,7 +182,7 @@ async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Wr
         };
         match reply {
             Reply::Known(Written::Done(tell)) => tell(committed),
-            Reply::Known(Written::Failed(tell)) => tell(),
+            Reply::Known(Written::Failed { tell, .. }) => tell(),
             // Dropping the write closes its reply, and the caller hears that
             // the store did not take it.
             Reply::NotRun => {}
