@@ -15,9 +15,11 @@ pub(crate) mod messages;
 pub(crate) mod queue;
 pub(crate) mod workers;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::pool::PoolConnection;
@@ -154,7 +156,11 @@ async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Wr
             done.push(refuse(write));
             continue;
         }
-        let (written, end) = match write(connection).await {
+        // Whoever asked hears that it was not done; all others go on.
+        let written = AssertUnwindSafe(write(connection)).catch_unwind().await;
+        let written =
+            written.unwrap_or_else(|_| Written::Failed { cause: None, tell: Box::new(|| {}) });
+        let (written, end) = match written {
             done @ Written::Done(_) => (done, "release one_write"),
             failed @ Written::Failed { .. } => (failed, "rollback to one_write; release one_write"),
         };
@@ -232,4 +238,31 @@ fn migrations() -> Migrator {
         "actors and executions",
         include_str!("../../../migrations/sqlite/0001_actors_and_executions.sql").into_sql_str(),
     )])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_that_panics_fails_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("abax.db");
+        let store = Store::open(&DatabaseConfig::Sqlite { path }).await.unwrap();
+        let panics = store.write::<(), _>(|c| {
+            Box::pin(async move {
+                c.execute("create table half_done (a)").await.map_err(failed("create"))?;
+                panic!("a bug of ours")
+            })
+        });
+        let counts = store.write::<i64, _>(|c| {
+            Box::pin(async move {
+                let sql = "select count(*) from sqlite_master where name = 'half_done'";
+                sqlx::query_scalar(sql).fetch_one(c).await.map_err(failed("count"))
+            })
+        });
+        let (panicked, counted) = tokio::join!(panics, counts);
+        panicked.unwrap_err();
+        assert_eq!(counted.unwrap(), 0, "what it had done is undone");
+    }
 }
