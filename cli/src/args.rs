@@ -460,7 +460,7 @@ pub(crate) struct Server {
         help_heading = "Service options"
     )]
     pub(crate) server: Option<String>,
-    /// The access token [default: $TOKEN, else the one of the service on this machine]
+    /// The access token; better in ABAX_TOKEN, since arguments are seen by others [default: $TOKEN, else the one of the service on this machine]
     #[arg(
         long,
         global = true,
