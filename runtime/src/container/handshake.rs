@@ -331,9 +331,9 @@ impl Channel {
                 RecvFlags::CMSG_CLOEXEC,
             );
             match received {
-                Err(rustix::io::Errno::INTR) => {}
-                // A peer that was killed while it had unread packets.
-                Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+                // A peer that ended while it had unread packets. That is told once, before its last
+                // words, which come next; without any, the end does.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
                 other => break other?,
             }
         };
@@ -382,6 +382,17 @@ mod tests {
             let (received, descriptors) = b.receive::<String>().unwrap().expect("one message");
             assert_eq!((received.len(), descriptors.len()), (len, 2));
         }
+    }
+
+    #[test]
+    fn last_words_are_heard_from_an_end_that_did_not_listen_any_more() {
+        let (a, b) = Channel::pair().unwrap();
+        b.send(&"last words", &[]).unwrap();
+        a.send(&Go, &[]).unwrap();
+        drop(b);
+        let (received, _) = a.receive::<String>().unwrap().expect("one message");
+        assert_eq!(received, "last words");
+        assert!(a.receive::<String>().unwrap().is_none());
     }
 
     #[test]
