@@ -3,6 +3,7 @@
 
 mod machine;
 
+use std::io::BufRead as _;
 use std::time::{Duration, Instant};
 
 use abax_actors::{Clock, Config, HostInfo, Service};
@@ -327,6 +328,13 @@ fn a_worker_that_lost_a_lease_kills_the_container_and_its_result_is_dropped() {
     served.wait_for("works", &execution, has_started);
     eventually("the first attempt runs", || !processes_with(&marker).is_empty());
 
+    let mut follows = vec!["actor", "--server", &served.url];
+    follows.extend(["logs", "works", &execution, "-f"]);
+    let mut follows = machine.command(&follows);
+    let mut follows = follows.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut followed = std::io::BufReader::new(follows.stdout.take().unwrap()).lines();
+    assert_eq!(followed.next().unwrap().unwrap(), "attempt 1");
+
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let swept = tokio.block_on(async {
         let database = machine.root().join("service/abax.db");
@@ -342,6 +350,9 @@ fn a_worker_that_lost_a_lease_kills_the_container_and_its_result_is_dropped() {
     assert_eq!(ended["attempt"], 2, "{ended:#}");
     assert_eq!(processes_with(&marker), Vec::<String>::new(), "with one slot, it ended first");
     assert_eq!(served.ok(&["logs", "works", &execution]), "attempt 2");
+    let followed: Vec<String> = followed.map(Result::unwrap).collect();
+    assert_eq!(followed, ["attempt 2"], "who follows sees it begin anew");
+    assert!(follows.wait().unwrap().success());
     served.stop(Duration::from_secs(20));
     machine.assert_clean();
 }

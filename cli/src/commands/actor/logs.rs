@@ -46,12 +46,18 @@ async fn newest(client: &Client, actor: &str) -> anyhow::Result<Option<String>> 
 /// it is then.
 pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> anyhow::Result<Value> {
     let mut printed = 0;
+    let mut attempt = String::new();
     let mut pause = *POLL.start();
     loop {
         // The status first: a log that is read after the end is whole.
         let state = client.get(&[actor, "executions", execution]).await?;
         let ended = is_final(&state);
         if text(&state, "status") != "SUBMITTED" {
+            // Its host was lost, and another began anew.
+            if text(&state, "attempt") != attempt {
+                attempt = text(&state, "attempt");
+                printed = 0;
+            }
             let logs = client.get(&[actor, "executions", execution, "logs"]).await?;
             let logs = text(&logs, "logs");
             if let Some(new) = logs.as_bytes().get(printed..).filter(|new| !new.is_empty()) {
