@@ -52,6 +52,9 @@ const MAX_PATH_BYTES: usize = 4096;
 const MAX_NAME_BYTES: usize = 255;
 /// Directories above an entry; each is one open descriptor while its files are written.
 const MAX_DEPTH: usize = 200;
+/// Of the paths of all directories, which are remembered until the end. A small archive can hold a
+/// great many long ones.
+const MAX_DIRECTORY_BYTES: u64 = 512 << 20;
 /// What one thread decompresses while another writes what came before.
 const CHUNK_BYTES: usize = 256 << 10;
 const CHUNKS_IN_FLIGHT: usize = 16;
@@ -340,7 +343,9 @@ struct Unpacker<'a> {
     /// The directory of the last entry: each component with its descriptor.
     open: Vec<(Vec<u8>, OwnedFd)>,
     /// By path, the parents before their children.
-    directories: BTreeMap<Vec<Vec<u8>>, Attributes>,
+    directories: BTreeMap<Vec<u8>, Attributes>,
+    /// Of all keys of `directories` together.
+    directory_bytes: u64,
     limits: &'a UnpackLimits,
     bytes: u64,
     entries: u64,
@@ -391,6 +396,7 @@ impl<'a> Unpacker<'a> {
             root,
             open: Vec::new(),
             directories: BTreeMap::new(),
+            directory_bytes: 0,
             limits,
             bytes: 0,
             entries: 0,
@@ -562,8 +568,14 @@ impl<'a> Unpacker<'a> {
             let made = open_directory(parent, name)?;
             set_xattrs(made.as_fd(), &entry.xattrs)?;
         }
-        let path = path.iter().map(|name| name.to_vec()).collect();
-        self.directories.insert(path, attributes(entry));
+        let path = path.join(&b'/');
+        let length = path.len() as u64;
+        if self.directories.insert(path, attributes(entry)).is_none() {
+            self.directory_bytes += length;
+        }
+        if self.directory_bytes > MAX_DIRECTORY_BYTES {
+            return Err(Failure::Refused("the paths of its directories are too long together"));
+        }
         Ok(())
     }
 
@@ -674,9 +686,9 @@ impl<'a> Unpacker<'a> {
     fn finish_directories(mut self) -> Result<(), LayerError> {
         for (path, attributes) in std::mem::take(&mut self.directories).into_iter().rev() {
             let set = |this: &mut Self| -> Result<(), Failure> {
-                let path: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
+                let path: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
                 let directory = match path.split_last() {
-                    None => this.root.as_fd().try_clone_to_owned()?,
+                    None | Some((&b"", _)) => this.root.as_fd().try_clone_to_owned()?,
                     Some((name, parents)) => {
                         // A later entry may have put something else in its place.
                         match this.parent(parents).map(|parent| open_directory(parent, name)) {
@@ -694,7 +706,7 @@ impl<'a> Unpacker<'a> {
                 futimens(&directory, &times(modified))?;
                 Ok(())
             };
-            set(&mut self).map_err(|failure| failure.at(&path.join(&b'/')))?;
+            set(&mut self).map_err(|failure| failure.at(&path))?;
         }
         Ok(())
     }
