@@ -14,6 +14,9 @@ use crate::container::rootfs;
 
 /// Most that is read of /etc/passwd or /etc/group.
 const LIMIT_BYTES: u64 = 16 * 1024 * 1024;
+/// Largest id, as with Docker. Past it lies the one that setresuid(2) takes for "unchanged", which
+/// would leave a process root.
+const LARGEST_ID: u32 = i32::MAX.cast_unsigned();
 /// Most supplementary groups, the kernel's NGROUPS_MAX.
 const MOST_GROUPS: usize = 65_536;
 
@@ -45,6 +48,12 @@ pub enum UserError {
     NoGroup {
         /// The name.
         name: String,
+    },
+    /// A number that no user and no group has.
+    #[error("{id} is no user or group id: it must be between 0 and {LARGEST_ID}")]
+    Id {
+        /// The number.
+        id: u32,
     },
     /// The file is there but cannot be read.
     #[error("could not read {path} of the image: {source}")]
@@ -117,6 +126,9 @@ fn find_in(user: &str, passwd: &[String], group: &[String]) -> Result<User, User
                 .map(|line| line.gid)
                 .take(MOST_GROUPS),
         );
+    }
+    if let Some(id) = [uid, gid].iter().chain(&groups).find(|id| **id > LARGEST_ID) {
+        return Err(UserError::Id { id: *id });
     }
     let home = if home.is_empty() { "/" } else { home };
     Ok(User { uid, gid, groups, home: home.to_owned() })
@@ -191,7 +203,16 @@ mod tests {
             let found = find_in(text, &passwd, &group).unwrap_or_else(|e| panic!("{text}: {e}"));
             assert_eq!(found, User { uid, gid, groups, home: home.to_owned() }, "{text}");
         }
-        for text in ["bob", "ada:nobody", "broken", "-1", "99999999999"] {
+        for text in [
+            "bob",
+            "ada:nobody",
+            "broken",
+            "-1",
+            "99999999999",
+            "4294967295",
+            "2147483648",
+            "ada:4294967295",
+        ] {
             assert!(find_in(text, &passwd, &group).is_err(), "{text}");
         }
     }
