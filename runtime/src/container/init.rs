@@ -132,7 +132,14 @@ impl Child<'_> {
         if let Some(maps) = wait_for_maps {
             // One byte when the maps are written; the end of the pipe when the launcher could not.
             match rustix::io::read(&maps, &mut [0; 1]).at(Step::MapIds)? {
-                1 => become_root().at(Step::Session)?,
+                1 => {
+                    become_root().at(Step::Session)?;
+                    // Changing the user cleared it: prctl(2).
+                    rustix::process::set_parent_process_death_signal(Some(
+                        rustix::process::Signal::KILL,
+                    ))
+                    .at(Step::Session)?;
+                }
                 _ => return Err(Failure::new(Step::MapIds, &io::ErrorKind::UnexpectedEof.into())),
             }
         }
