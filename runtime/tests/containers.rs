@@ -720,6 +720,16 @@ fn networks_are_none_the_host_s_or_a_bridge() {
         let own = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         assert_eq!(machine.run(options).unwrap().stdout, own, "{isolation:?}");
     }
+    let settings = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
+    let of_host = fs::read_to_string(settings).unwrap();
+    for isolation in BOTH {
+        let options = || Options { isolation, user: Some("app".to_owned()), ..Options::default() };
+        let script = format!("cat {settings}; cut -f 1 /proc/sys/net/ipv4/ping_group_range");
+        assert_eq!(machine.sh(&script, options()).stdout, "0\n0\n", "{isolation:?}");
+        let options = Options { network: Mode::Host, ..options() };
+        assert_eq!(machine.sh(&format!("cat {settings}"), options).stdout, of_host);
+    }
+    assert_eq!(fs::read_to_string(settings).unwrap(), of_host, "the host's own stays");
     let bridge = BridgeConfig {
         name: "abaxcont0".to_owned(),
         subnet: "10.201.144.0/24".parse().unwrap(),

@@ -144,6 +144,9 @@ impl Child<'_> {
             }
         }
         rustix::process::setsid().at(Step::Session)?;
+        if has_namespace(spec, LinuxNamespaceType::Network) {
+            open_to_everybody(in_user_namespace);
+        }
 
         let root = match root {
             Some(root) => root,
@@ -335,6 +338,19 @@ fn reap(program: Pid) -> ! {
             }
         }
     }
+}
+
+/// As Docker has it, a container's own network lets any of its users listen on ports below 1024
+/// and send ICMP echoes: ip(7), `ip_unprivileged_port_start`; icmp(7), `ping_group_range`.
+///
+/// Written while the host's /proc is there, which the container cannot have changed; below
+/// /proc/sys/net it shows the network namespace of whoever looks. Not worth a container: a kernel
+/// may lack the settings, or /proc be read-only where we run in a container ourselves.
+fn open_to_everybody(in_user_namespace: bool) {
+    // The range ends with the last group that the user namespace has.
+    let groups = if in_user_namespace { "0 65535" } else { "0 2147483647" };
+    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    let _ = std::fs::write("/proc/sys/net/ipv4/ping_group_range", groups);
 }
 
 /// Ids 0 of the user namespace that we are in.
