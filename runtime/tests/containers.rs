@@ -697,6 +697,29 @@ fn a_container_that_is_created_and_never_started_leaves_nothing() {
 }
 
 #[test]
+fn the_caller_s_umask_is_not_the_container_s() {
+    if std::env::var_os("WITH_UMASK").is_none() {
+        let test = "umask 077; exec \"$0\" --exact the_caller_s_umask_is_not_the_container_s";
+        let output = Command::new("sh")
+            .args(["-c", test])
+            .arg(std::env::current_exe().unwrap())
+            .env("WITH_UMASK", "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let machine = Machine::new();
+    for isolation in BOTH {
+        let user = Some("app".to_owned());
+        let options = Options { isolation, user, ..Options::default() };
+        let script = "cat /etc/hosts /etc/hostname /etc/resolv.conf > /dev/null; echo $?; umask";
+        let outcome = machine.sh(script, options);
+        assert_eq!(outcome.stdout, "0\n0022\n", "{isolation:?}: {outcome:?}");
+    }
+}
+
+#[test]
 fn a_large_environment_arrives_whole() {
     let machine = Machine::new();
     let value = "x".repeat(120_000);

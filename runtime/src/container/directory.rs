@@ -1,8 +1,8 @@
 //! A container's directory, ROOT/containers/ID: made, locked, named, and moved to the trash.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::handshake::Request;
@@ -53,9 +53,10 @@ impl Directory {
             Self { root: root.to_owned(), path, name: None, _lock: lock, kept: false };
         for part in ["upper", "work"] {
             let part = directory.path.join(part);
-            fs::DirBuilder::new()
-                .mode(0o755)
-                .create(&part)
+            // Not by the mode of mkdir(2), from which our umask would be taken: this is the
+            // container's `/`, which all of its users pass through.
+            fs::create_dir(&part)
+                .and_then(|()| fs::set_permissions(&part, Permissions::from_mode(0o755)))
                 .map_err(|source| CreateError::Directory { path: part, source })?;
         }
         if let Some(name) = name {

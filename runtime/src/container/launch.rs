@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -644,7 +645,10 @@ fn write_etc(directory: &Path, hostname: &str, mode: &Mode) -> Result<(), Create
     };
     for (file, text) in spec::ETC_FILES.iter().zip([hosts, format!("{hostname}\n"), resolvers]) {
         let path = directory.join(file);
-        fs::write(&path, text).map_err(|source| CreateError::Directory { path, source })?;
+        // For all users of the container, whatever our umask is.
+        fs::write(&path, text)
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o644)))
+            .map_err(|source| CreateError::Directory { path, source })?;
     }
     Ok(())
 }
