@@ -12,7 +12,7 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::{Instrument, debug, info, info_span};
+use tracing::{Instrument, debug, info_span};
 
 use crate::App;
 use crate::config::is_authority;
@@ -68,11 +68,7 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
 
     let status = response.status().as_u16();
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if path.starts_with("/health") || path == "/readyz" {
-        debug!(http.status = status, duration_ms, "{method} {path} answered {status}");
-    } else {
-        info!(http.status = status, duration_ms, "{method} {path} answered {status}");
-    }
+    debug!(http.status = status, duration_ms, "{method} {path} answered {status}");
     response
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use abax_runtime::network::BridgeConfig;
 use abax_runtime::registry::RegistriesConfig;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
@@ -125,8 +125,13 @@ impl Settings {
             .with_context(|| format!("could not resolve {}", root.display()))?;
         let ca_bundle = global.ca_bundle.clone().or(file.ca_bundle);
         if let Some(path) = &ca_bundle {
-            std::fs::metadata(path)
+            let pem = std::fs::read(path)
                 .with_context(|| format!("could not read the CA bundle {}", path.display()))?;
+            // Containers get to see this file, so it must be what it is taken for.
+            let begin = b"-----BEGIN CERTIFICATE-----";
+            if !pem.windows(begin.len()).any(|part| part == begin) {
+                bail!("the CA bundle {} has no certificate in PEM in it", path.display());
+            }
         }
         let mut registries = file.registries;
         if registries.ca_bundle.is_none() {

@@ -3,6 +3,7 @@
 use std::io;
 
 use abax_runtime::container::StartError;
+use clap::CommandFactory as _;
 
 use crate::args::Command;
 
@@ -31,6 +32,19 @@ pub(crate) fn code(command: &Command, error: &anyhow::Error) -> u8 {
         Command::Run(_) => find::<StartError>(error).map_or(125, StartError::exit_code),
         _ if find::<Usage>(error).is_some() => 2,
         _ => 1,
+    }
+}
+
+/// The exit code of a command line that cannot be read, or that asks for help.
+///
+/// As with docker, `run` ends with 125 whatever was wrong on our side of it.
+pub(crate) fn code_of_usage(error: &clap::Error) -> u8 {
+    let abax = crate::args::Abax::command();
+    let verb = std::env::args().skip(1).find(|word| abax.find_subcommand(word).is_some());
+    match verb.as_deref() {
+        _ if !error.use_stderr() => 0,
+        Some("run") => 125,
+        _ => 2,
     }
 }
 

@@ -20,7 +20,13 @@ fn main() -> ExitCode {
     // Before anything else: this may be the process that makes containers.
     abax_runtime::container::run_launcher_if_asked();
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let args::Abax { global, command } = args::Abax::parse();
+    let args::Abax { global, command } = match args::Abax::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(exit::code_of_usage(&error));
+        }
+    };
     let code = match commands::run(&global, &command) {
         Ok(code) => code,
         Err(error) => {

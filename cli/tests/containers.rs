@@ -227,3 +227,50 @@ fn a_terminal_is_given_and_ours_is_put_back() {
     assert_eq!(modes("before"), modes("after"));
     machine.assert_clean();
 }
+
+#[test]
+fn a_wrong_command_line_ends_run_as_it_ends_docker_s() {
+    let machine = Machine::new();
+    for (arguments, code) in [
+        (&["run"][..], 125),
+        (&["run", "--no-such-flag", "busybox"], 125),
+        (&["run", "--network", "nowhere", "busybox"], 125),
+        (&["run", "--help"], 0),
+        (&["images", "--no-such-flag"], 2),
+    ] {
+        let ran = machine.abax(arguments);
+        assert_eq!(ran.code, Some(code), "{arguments:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_ca_bundle_without_a_certificate_is_refused() {
+    let machine = Machine::with_busybox();
+    for bundle in ["/tmp", "/etc/passwd", "/no/such/file"] {
+        machine
+            .abax(&["--ca-bundle", bundle, "run", "--rm", "busybox", "true"])
+            .fails(125, &["CA bundle", bundle]);
+    }
+    machine.assert_clean();
+}
+
+#[test]
+fn what_an_interrupted_build_left_is_gone_when_somebody_looks() {
+    let machine = Machine::with_busybox();
+    let context = machine.path("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), "FROM busybox\nRUN sleep 1000\n").unwrap();
+    let mut build = machine
+        .command(&["build", "-t", "slow", "--network", "none", context.to_str().unwrap()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    machine::eventually("the build runs", || !machine.containers().is_empty());
+    build.kill().unwrap();
+    build.wait().unwrap();
+    machine::eventually("its container is gone", || {
+        machine.ok(&["ps", "-a", "-q"]).is_empty() && machine.containers().is_empty()
+    });
+    machine.assert_clean();
+}

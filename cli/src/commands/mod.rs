@@ -9,6 +9,7 @@ mod version;
 
 use std::io;
 
+use anyhow::bail;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Command, Global};
@@ -22,6 +23,10 @@ use crate::config::Settings;
 pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
     let settings = Settings::load(global)?;
     log(global, command)?;
+    let by_http = matches!(command, Command::Actor(_) | Command::Token(_) | Command::Version(_));
+    if !by_http && !nix::unistd::geteuid().is_root() {
+        bail!("this needs root, to make containers and to unpack images; try it with sudo");
+    }
     match command {
         Command::Run(args) => return container::run::run(&settings, args),
         Command::Ps(args) => container::ps::run(&settings, args),

@@ -21,6 +21,8 @@ pub(crate) fn run(settings: &Settings, args: &args::Build) -> anyhow::Result<()>
     let launcher = Launcher::start().context("could not start the launcher")?;
     let runtime = Runtime::open(settings.runtime())
         .with_context(|| format!("could not open {}", settings.root.display()))?;
+    // An interrupted build leaves its last container to the next one.
+    runtime.sweep().context("could not clear away what a crash left behind")?;
     let build_args = args
         .build_args
         .iter()
