@@ -193,6 +193,8 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // Clears what a service that a test killed has left; its directory goes next.
+        let _ = self.command(&["ps", "-q"]).output();
         for bridge in &self.bridges {
             if Path::new("/sys/class/net").join(bridge).exists() {
                 let _ = Command::new("ip").args(["link", "delete", bridge]).output();
