@@ -61,7 +61,8 @@ pub struct Actor {
     pub default_environment: Json,
     /// Where it stands.
     pub status: ActorStatus,
-    /// What explains the status; empty at first, one blank when READY.
+    /// What explains the status; empty at first, one blank when READY. While
+    /// SUBMITTED, what the actor waits for.
     pub status_message: String,
     /// What a stateful actor keeps between executions.
     pub state: Json,

@@ -627,6 +627,59 @@ async fn registered_actors_are_prepared_once_at_a_time() {
     assert!(receive().await.is_none(), "it is ready");
 }
 
+#[tokio::test]
+async fn an_actor_says_what_it_waits_for_until_it_is_ready() {
+    let f = Fixture::new().await;
+    let actor = f.actor().await;
+    let seen = async || {
+        let actor = f.service.actor(&f.owner, actor.id.as_str()).await.unwrap();
+        (actor.status, actor.status_message)
+    };
+    let waits = async |revision, reason: &str| {
+        f.service.actor_waits(&actor.id, revision, reason).await.unwrap()
+    };
+    assert!(waits(1, "no registry").await);
+    assert_eq!(seen().await, (ActorStatus::Submitted, "no registry".to_owned()));
+    assert!(!waits(1, "no registry").await, "it says so already");
+    assert!(waits(1, "no answer").await);
+    assert_eq!(seen().await, (ActorStatus::Submitted, "no answer".to_owned()));
+
+    let update = ActorUpdate::new("another");
+    f.service.update_actor(&f.owner, actor.id.as_str(), update).await.unwrap();
+    assert_eq!(seen().await, (ActorStatus::Submitted, String::new()));
+    assert!(!waits(1, "no registry").await, "of the image before");
+    assert_eq!(seen().await, (ActorStatus::Submitted, String::new()));
+    assert!(waits(2, "no registry").await);
+
+    assert!(f.service.actor_ready(&actor.id, 2).await.unwrap());
+    assert_eq!(seen().await, (ActorStatus::Ready, " ".to_owned()));
+    assert!(!waits(2, "no registry").await, "it has its image");
+    assert_eq!(seen().await, (ActorStatus::Ready, " ".to_owned()));
+}
+
+#[tokio::test]
+async fn preparations_that_come_to_nothing_rest_longer_each_time() {
+    let f = Fixture::new().await;
+    let actor = f.actor().await;
+    let receive = async || {
+        let patience = Duration::from_millis(100);
+        tokio::time::timeout(patience, f.service.receive_preparation()).await.ok()
+    };
+    for rest in [5, 10, 20, 40, 60, 60] {
+        // The rest begins when the try has ended.
+        let preparation = receive().await.expect("its time has come").unwrap();
+        f.clock.advance(Duration::from_secs(100));
+        drop(preparation);
+        f.clock.advance(Duration::from_secs(rest - 1));
+        assert!(receive().await.is_none(), "{rest}");
+        f.clock.advance(Duration::from_secs(1));
+    }
+    drop(receive().await.expect("its time has come").unwrap());
+    let update = ActorUpdate::new("another");
+    f.service.update_actor(&f.owner, actor.id.as_str(), update).await.unwrap();
+    assert_eq!(receive().await.expect("at once").unwrap().actor.revision, 2);
+}
+
 /// What anybody may do next.
 #[derive(Clone, Debug)]
 enum Call {

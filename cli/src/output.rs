@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::exit::WritingOutput;
@@ -25,6 +26,15 @@ pub(crate) fn line(text: impl AsRef<str>) -> Result<(), WritingOutput> {
 pub(crate) fn raw(bytes: &[u8]) -> Result<(), WritingOutput> {
     let mut out = io::stdout().lock();
     out.write_all(bytes).and_then(|()| out.flush()).map_err(WritingOutput)
+}
+
+/// Writes to standard error what is not the output, so that a pipe does not get it.
+///
+/// # Errors
+///
+/// Standard error cannot be written to.
+pub(crate) fn note(text: &str) -> anyhow::Result<()> {
+    io::stderr().write_all(text.as_bytes()).context("could not write to standard error")
 }
 
 /// Writes a value as indented JSON.

@@ -4,7 +4,7 @@ mod machine;
 
 use std::time::Duration;
 
-use machine::Machine;
+use machine::{Machine, eventually};
 
 const ECHO: &str = "echo \"Contents of MSG: $MSG\"; env";
 
@@ -176,4 +176,42 @@ fn an_execution_reaches_the_service_with_its_owners_token() {
     let ran = served.actor(&["send", "calls", "x", "--wait", "--timeout", "30"]);
     let answer: serde_json::Value = serde_json::from_str(ran.success()).unwrap();
     assert_eq!(answer["result"][0]["id"], id.as_str());
+}
+
+#[test]
+fn what_waits_for_an_unreachable_registry_says_so() {
+    let machine = Machine::new();
+    machine.import_script("fails", "echo bad; exit 3");
+    let served = machine.serve();
+    served.ok(&["create", "--name", "fails", "fails"]);
+    served.ok(&["create", "--name", "far", "127.0.0.1:1/nosuch"]);
+
+    let ran = served.actor(&["send", "far", "x", "--wait"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{}", ran.stderr);
+    let waiting: Vec<_> =
+        ran.stderr.lines().filter(|line| line.starts_with("abax: waiting: ")).collect();
+    assert_eq!(waiting.len(), 1, "{}", ran.stderr);
+    for words in ["image 127.0.0.1:1/nosuch", "could not pull", "not reachable", "trying again"] {
+        assert!(waiting[0].contains(words), "no {words} in {}", waiting[0]);
+    }
+    let actor = served.json(&["show", "far"]);
+    assert_eq!(actor["status"], "SUBMITTED", "{actor:#}");
+    let message = actor["status_message"].as_str().unwrap();
+    assert!(message.starts_with("waiting for image 127.0.0.1:1/nosuch: "), "{message}");
+    assert_eq!(served.log().matches("waits for its image").count(), 1, "{}", served.log());
+
+    let ran = served.actor(&["logs", "far"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("could not start: could not pull"), "{}", ran.stderr);
+    assert_eq!(served.actor(&["send", "fails", "x", "--wait"]).code, Some(1));
+    let ran = served.actor(&["logs", "fails"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "bad\n"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("exit code 3"), "{}", ran.stderr);
+
+    served.ok(&["create", "--name", "misnamed", "an/IMAGE"]);
+    eventually("it is in error", || served.json(&["show", "misnamed"])["status"] == "ERROR");
+    let list = served.ok(&["list"]);
+    assert!(list.contains("ERROR") && !list.contains("is no name"), "{list}");
+    served.stop(Duration::from_secs(20));
+    machine.assert_clean();
 }

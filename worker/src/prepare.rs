@@ -6,7 +6,7 @@ use abax_actors::{Chain, Preparation};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::execute::Host;
 
@@ -52,10 +52,18 @@ async fn one(host: Arc<Host>, preparation: Preparation) {
             info!(actor.id = %actor.id, "image {} of actor {} is ready", actor.image, actor.id);
             host.service.actor_ready(&actor.id, actor.revision).await
         }
-        // It comes back after a while.
+        // It comes back after a while. Who looks at the actor sees why; the log
+        // says it once, however often it is tried.
         Ok(Err(error)) if error.is_transient() => {
-            warn!(error = %Chain(&error), actor.id = %actor.id, "could not make an image ready; trying again");
-            return;
+            let error = Chain(&error).to_string();
+            let reason = format!("waiting for image {}: {error}; trying again", actor.image);
+            let told = host.service.actor_waits(&actor.id, actor.revision, &reason).await;
+            if matches!(told, Ok(true)) {
+                warn!(error, actor.id = %actor.id, "actor {} waits for its image", actor.id);
+            } else {
+                debug!(error, actor.id = %actor.id, "could not make an image ready");
+            }
+            told
         }
         Ok(Err(error)) => {
             let reason = Chain(&error).to_string();
@@ -68,6 +76,6 @@ async fn one(host: Arc<Host>, preparation: Preparation) {
         }
     };
     if let Err(error) = told {
-        warn!(error = %Chain(&error), "could not tell whether the image of actor {} is ready", actor.id);
+        warn!(error = %Chain(&error), "could not tell how the image of actor {} stands", actor.id);
     }
 }

@@ -8,14 +8,14 @@
 //! A claim holds while its epoch is the row's. A host that hears that a claim
 //! is lost kills the container and tells nobody.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{POLL, Service};
 use crate::actor::{Actor, ActorStatus};
-use crate::clock::Time;
+use crate::clock::{Clock, Time};
 use crate::environment::environment;
 use crate::error::Error;
 use crate::execution::{Execution, ExecutionStatus, Finish, Outcome, Phase};
@@ -31,8 +31,11 @@ const NO_ROOM: Duration = Duration::from_millis(200);
 /// When an execution whose claim failed is tried again: what is wrong with the
 /// store or its row is not over at once.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
-/// When a preparation that was given up without a word is tried again.
+/// When a preparation that came to nothing is tried again; twice as long after
+/// each further one.
 const PREPARE_AGAIN: Duration = Duration::from_secs(5);
+/// The longest that a preparation rests between two tries.
+const PREPARE_AGAIN_MOST: Duration = Duration::from_secs(60);
 /// Hosts that were not seen for this long are forgotten.
 const HOST_FORGOTTEN: Duration = Duration::from_secs(86_400);
 
@@ -524,8 +527,10 @@ impl Service {
 
     /// The next actor whose image no host has had yet; waits until there is one.
     /// The host makes the image ready, and says so with [`Service::actor_ready`]
-    /// or [`Service::actor_failed`]. Messages to the actor are delivered
-    /// meanwhile: this only brings it to READY before its first message.
+    /// or [`Service::actor_failed`]; after [`Service::actor_waits`] or nothing at
+    /// all the actor comes back, each time later, up to a minute. Messages to the
+    /// actor are delivered meanwhile: this only brings it to READY before its
+    /// first message.
     ///
     /// Cancel-safe.
     ///
@@ -539,13 +544,10 @@ impl Service {
                 let mut c = self.0.store.read().await?;
                 store::actors::to_prepare(&mut c).await?
             };
-            let now = self.0.clock.now();
-            for actor in actors {
-                if let Some(guard) = self.0.preparing.begin(&actor, now) {
-                    // Another receiver may find more.
-                    self.0.actors_changed.notify_one();
-                    return Ok(Preparation { actor, _guard: guard });
-                }
+            if let Some(preparation) = self.0.preparing.begin(actors, &self.0.clock) {
+                // Another receiver may find more.
+                self.0.actors_changed.notify_one();
+                return Ok(preparation);
             }
             let _ = tokio::time::timeout(POLL, changed).await;
         }
@@ -560,6 +562,23 @@ impl Service {
     pub async fn actor_ready(&self, actor: &ActorId, revision: i64) -> Result<bool, Error> {
         // One blank, as in Abaco.
         self.set_actor_status(actor, revision, ActorStatus::Ready, " ").await
+    }
+
+    /// Says what an actor at `revision` waits for: it stays SUBMITTED, with
+    /// `reason` as its message until the next report. False, and nothing is
+    /// written, when the message says so already or the actor is not SUBMITTED at
+    /// that revision any more.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn actor_waits(
+        &self,
+        actor: &ActorId,
+        revision: i64,
+        reason: &str,
+    ) -> Result<bool, Error> {
+        self.set_actor_status(actor, revision, ActorStatus::Submitted, reason).await
     }
 
     /// Says that the image of an actor at `revision` cannot be had, and why: the
@@ -773,8 +792,8 @@ async fn give_back_all(
     Ok((swept, changed))
 }
 
-/// An actor whose image a host shall make ready. Dropped without a report, it
-/// comes back after a while.
+/// An actor whose image a host shall make ready. Dropped while the actor is
+/// still SUBMITTED, it comes back after a while.
 #[derive(Debug)]
 pub struct Preparation {
     /// The actor; report with its id and revision.
@@ -785,20 +804,41 @@ pub struct Preparation {
 /// An actor at a revision.
 type Prepared = (ActorId, i64);
 
-/// Which actors are being prepared in this process, or when they may be again.
+/// The preparations of this process: those under way, and those that came to
+/// nothing so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Preparing(Arc<Mutex<HashMap<Prepared, Option<Time>>>>);
+pub(super) struct Preparing(Arc<Mutex<HashMap<Prepared, Tries>>>);
+
+#[derive(Debug, Default)]
+struct Tries {
+    /// Those that came to nothing.
+    failed: u32,
+    /// When the next may begin; none while one is under way.
+    again: Option<Time>,
+}
 
 impl Preparing {
-    fn begin(&self, actor: &Actor, now: Time) -> Option<PreparingGuard> {
+    /// Begins with the first of `actors`, which are all that are to be prepared,
+    /// whose time has come.
+    fn begin(&self, actors: Vec<Actor>, clock: &Clock) -> Option<Preparation> {
+        let now = clock.now();
+        let keys: HashSet<Prepared> =
+            actors.iter().map(|actor| (actor.id.clone(), actor.revision)).collect();
         let mut preparing = self.0.lock().expect("nothing panics while it holds the preparations");
-        let key = (actor.id.clone(), actor.revision);
-        preparing.retain(|_, again| again.is_none_or(|again| again > now));
-        if preparing.contains_key(&key) {
-            return None;
+        preparing.retain(|key, tries| tries.again.is_none() || keys.contains(key));
+        for actor in actors {
+            let key = (actor.id.clone(), actor.revision);
+            match preparing.get_mut(&key) {
+                None => {
+                    preparing.insert(key.clone(), Tries::default());
+                }
+                Some(tries) if tries.again.is_some_and(|again| again <= now) => tries.again = None,
+                Some(_) => continue,
+            }
+            let guard = PreparingGuard { preparing: self.clone(), key, clock: clock.clone() };
+            return Some(Preparation { actor, _guard: guard });
         }
-        preparing.insert(key.clone(), None);
-        Some(PreparingGuard { preparing: self.clone(), key, again: now.after(PREPARE_AGAIN) })
+        None
     }
 }
 
@@ -806,13 +846,17 @@ impl Preparing {
 struct PreparingGuard {
     preparing: Preparing,
     key: Prepared,
-    again: Time,
+    clock: Clock,
 }
 
 impl Drop for PreparingGuard {
     fn drop(&mut self) {
         if let Ok(mut preparing) = self.preparing.0.lock() {
-            preparing.insert(self.key.clone(), Some(self.again));
+            let tries = preparing.entry(self.key.clone()).or_default();
+            let rest = PREPARE_AGAIN.saturating_mul(2_u32.saturating_pow(tries.failed));
+            tries.failed = tries.failed.saturating_add(1);
+            // From the end of a try: one may take longer than the rest after it.
+            tries.again = Some(self.clock.now().after(rest.min(PREPARE_AGAIN_MOST)));
         }
     }
 }

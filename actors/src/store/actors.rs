@@ -110,7 +110,8 @@ pub(crate) async fn to_prepare(c: &mut Connection) -> Result<Vec<Actor>, Error> 
     rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
 }
 
-/// Moves a SUBMITTED or READY actor to `status`, if it is still at `revision`.
+/// Moves a SUBMITTED or READY actor to `status`, if it is still at `revision`;
+/// to SUBMITTED only another message.
 pub(crate) async fn set_status(
     c: &mut Connection,
     id: &ActorId,
@@ -119,6 +120,10 @@ pub(crate) async fn set_status(
     message: &str,
 ) -> Result<bool, Error> {
     let from: &'static str = match status {
+        ActorStatus::Submitted => {
+            "update actors set status = $3, status_message = $4 \
+             where id = $1 and revision = $2 and status = 'SUBMITTED' and status_message <> $4"
+        }
         ActorStatus::Ready => {
             "update actors set status = $3, status_message = $4 \
              where id = $1 and revision = $2 and status = 'SUBMITTED'"

@@ -1,7 +1,5 @@
 //! `abax actor list`
 
-use serde_json::Value;
-
 use crate::args::{ActorList, Format};
 use crate::client::{Client, text};
 use crate::output::{self, Table};
@@ -21,7 +19,7 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorList) -> an
                 text(actor, "id"),
                 text(actor, "name"),
                 text(actor, "image"),
-                status(actor),
+                text(actor, "status"),
                 super::time(actor, "create_time"),
             ]);
         }
@@ -30,14 +28,4 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorList) -> an
         table.print()?;
     }
     Ok(())
-}
-
-/// The status, and what is wrong where something is.
-fn status(actor: &Value) -> String {
-    let (status, message) = (text(actor, "status"), text(actor, "status_message"));
-    if status == "ERROR" && !message.trim().is_empty() {
-        format!("{status}: {message}")
-    } else {
-        status
-    }
 }

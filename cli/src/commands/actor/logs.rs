@@ -24,15 +24,35 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorLogs) -> an
         })?,
     };
     if args.follow && format == Format::Table {
-        follow(client, &id, &execution).await?;
-        return Ok(());
+        return tell_failure(&follow(client, &id, &execution).await?);
     }
+    // The execution first: a log that is read after the end is whole.
+    let state = client.get(&[&id, "executions", &execution]).await?;
     let logs = client.get(&[&id, "executions", &execution, "logs"]).await?;
     match format {
         Format::Json => output::json(&logs)?,
         Format::Table => output::raw(text(&logs, "logs").as_bytes())?,
     }
-    Ok(())
+    tell_failure(&state)
+}
+
+/// Says on standard error why an execution ended without success: a log does
+/// not tell, and may well be empty.
+fn tell_failure(execution: &Value) -> anyhow::Result<()> {
+    if !is_final(execution) || succeeded(execution) {
+        return Ok(());
+    }
+    let (id, reason) = (text(execution, "id"), text(execution, "reason"));
+    let ended = match text(execution, "outcome") {
+        outcome if outcome.is_empty() => text(execution, "status"),
+        outcome => outcome,
+    };
+    let mut line = format!("abax: execution {id} ended as {}", ended.replace('_', " "));
+    if !reason.is_empty() {
+        line.push_str(": ");
+        line.push_str(&reason);
+    }
+    output::note(&format!("{}\n", output::printable(&line)))
 }
 
 /// The id of the execution that was accepted last.
@@ -48,6 +68,7 @@ pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> any
     let mut printed = 0;
     let mut attempt = String::new();
     let mut pause = *POLL.start();
+    let mut told = false;
     loop {
         // The status first: a log that is read after the end is whole.
         let state = client.get(&[actor, "executions", execution]).await?;
@@ -68,15 +89,17 @@ pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> any
         if ended {
             return Ok(state);
         }
-        if text(&state, "status") == "SUBMITTED" {
+        let submitted = text(&state, "status") == "SUBMITTED";
+        if submitted || (!told && !has_started(&state)) {
             let actor = client.get(&[actor]).await?;
             // It would wait until the owner updates the actor.
-            if text(&actor, "status") == "ERROR" {
+            if submitted && text(&actor, "status") == "ERROR" {
                 bail!(
                     "execution {execution} waits: its actor is in ERROR: {}; see `abax actor update`",
                     text(&actor, "status_message")
                 );
             }
+            told = told || tell_waiting(&actor)?;
         }
         sleep(pause).await;
         pause = (pause * 2).min(*POLL.end());
@@ -86,4 +109,27 @@ pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> any
 /// Whether nothing more happens to this execution.
 pub(super) fn is_final(execution: &Value) -> bool {
     !matches!(text(execution, "status").as_str(), "SUBMITTED" | "RUNNING" | "")
+}
+
+/// Whether the execution ended as its sender wished.
+pub(super) fn succeeded(execution: &Value) -> bool {
+    text(execution, "outcome") == "succeeded" || text(execution, "exit_code") == "0"
+}
+
+/// Whether its container runs, or ran.
+pub(super) fn has_started(execution: &Value) -> bool {
+    execution.pointer("/phases/started").is_some_and(Value::is_string)
+}
+
+/// Says on standard error what keeps the executions of `actor` from starting;
+/// false where it has no message.
+pub(super) fn tell_waiting(actor: &Value) -> anyhow::Result<bool> {
+    let message = text(actor, "status_message");
+    let message = message.trim();
+    if message.is_empty() {
+        return Ok(false);
+    }
+    let what = message.strip_prefix("waiting for ").unwrap_or(message);
+    output::note(&format!("abax: waiting: {}\n", output::printable(what)))?;
+    Ok(true)
 }

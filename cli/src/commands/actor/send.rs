@@ -1,6 +1,6 @@
 //! `abax actor send`
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorSend) -> an
             ),
         },
     };
-    if text(&ended, "outcome") == "succeeded" || text(&ended, "exit_code") == "0" {
+    if super::logs::succeeded(&ended) {
         return Ok(());
     }
     // How it ended has been printed; a script sees it in the exit code.
@@ -69,17 +69,21 @@ async fn wait(
     execution: &str,
 ) -> anyhow::Result<Value> {
     if format == Format::Json {
+        let mut told = false;
         loop {
             let state = client.get(&[actor, "executions", execution]).await?;
             if super::logs::is_final(&state) {
                 output::json(&state)?;
                 return Ok(state);
             }
+            if !told && !super::logs::has_started(&state) {
+                told = super::logs::tell_waiting(&client.get(&[actor]).await?)?;
+            }
             sleep(Duration::from_millis(50)).await;
         }
     }
     // What is not the log goes to standard error, so that a pipe gets the log.
-    note(&format!("{execution}\n"))?;
+    output::note(&format!("{execution}\n"))?;
     let ended = super::logs::follow(client, actor, execution).await?;
     let mut end = String::new();
     if std::io::stdout().is_terminal() {
@@ -96,12 +100,8 @@ async fn wait(
         }
     }
     end.push_str(&super::executions::clock(&ended));
-    note(&end)?;
+    output::note(&end)?;
     Ok(ended)
-}
-
-fn note(text: &str) -> anyhow::Result<()> {
-    std::io::stderr().write_all(text.as_bytes()).context("could not write to standard error")
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
