@@ -543,10 +543,10 @@ mod tests {
     fn paths_are_seen_from_the_working_directory() {
         let mut state = State::scratch(&Platform::host());
         for (path, from_root, from_work) in [
-            ("a", "/a", "/work/a"),
-            ("a/", "/a/", "/work/a/"),
-            (".", "/", "/work/"),
-            ("./", "/", "/work/"),
+            ("a", "/a", "/app/a"),
+            ("a/", "/a/", "/app/a/"),
+            (".", "/", "/app/"),
+            ("./", "/", "/app/"),
             ("..", "/", "/"),
             ("../../x", "/x", "/x"),
             ("/b/./c/../d", "/b/d", "/b/d"),
@@ -554,7 +554,7 @@ mod tests {
         ] {
             state.set_working_directory("/");
             assert_eq!(state.absolute(path), from_root, "{path}");
-            state.set_working_directory("/work");
+            state.set_working_directory("/app");
             assert_eq!(state.absolute(path), from_work, "{path}");
         }
     }
