@@ -366,17 +366,18 @@ fn make_directory(parent: BorrowedFd<'_>, name: &Path) -> io::Result<()> {
     Ok(rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))?)
 }
 
+/// What is at `path`, where nothing on the way to it is a symlink; `None` where there is nothing.
+fn find_without_symlinks(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW;
+    match open_beneath(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Hides a file behind our /dev/null, a directory behind an empty tmpfs. What is not there needs no hiding.
 fn mask(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let place = match open_beneath(
-        root,
-        path,
-        OFlags::PATH | OFlags::NOFOLLOW,
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
-    ) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    let Some(place) = find_without_symlinks(root, path)? else { return Ok(()) };
     let is_directory =
         FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode) == FileType::Directory;
     let cover = if is_directory {
@@ -408,15 +409,7 @@ fn mask(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 
 /// Puts a read-only view of `path`, and of all mounts below it, over itself.
 fn write_protect(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let place = match open_beneath(
-        root,
-        path,
-        OFlags::PATH | OFlags::NOFOLLOW,
-        ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
-    ) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+    let Some(place) = find_without_symlinks(root, path)? else { return Ok(()) };
     let view = clone_tree(
         place.as_fd(),
         Path::new(""),
