@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use abax_runtime::Runtime;
 use abax_runtime::network::BridgeConfig;
 use abax_runtime::registry::RegistriesConfig;
 use anyhow::{Context as _, bail};
@@ -146,9 +147,26 @@ impl Settings {
         Ok(Self { root, ca_bundle, registries, bridge, service: file.service })
     }
 
-    /// What the runtime is opened with.
-    pub(crate) fn runtime(&self) -> abax_runtime::Config {
-        abax_runtime::Config { root: self.root.clone(), ca_bundle: self.ca_bundle.clone() }
+    /// The runtime of these settings.
+    ///
+    /// # Errors
+    ///
+    /// Its directories could not be made or not be read.
+    pub(crate) fn open_runtime(&self) -> anyhow::Result<Runtime> {
+        let config =
+            abax_runtime::Config { root: self.root.clone(), ca_bundle: self.ca_bundle.clone() };
+        Runtime::open(config).with_context(|| format!("could not open {}", self.root.display()))
+    }
+
+    /// The runtime, after what crashed or killed processes left in it is cleared away.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::open_runtime`], or something could not be cleared.
+    pub(crate) fn open_swept_runtime(&self) -> anyhow::Result<Runtime> {
+        let runtime = self.open_runtime()?;
+        runtime.sweep().context("could not clear away what a crash left behind")?;
+        Ok(runtime)
     }
 
     /// Where the service keeps its data.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use abax_actors::{Actor, Clock, Service};
 use abax_api::{App, Keys};
-use abax_runtime::Runtime;
 use abax_runtime::cgroup::Limits;
 use abax_runtime::container::Launcher;
 use abax_runtime::network::{BridgeConfig, Mode};
@@ -67,9 +66,7 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
         isolated: true,
         host_ports,
     };
-    let runtime = Runtime::open(settings.runtime())
-        .with_context(|| format!("could not open {}", settings.root.display()))?;
-    runtime.sweep().context("could not clear away what a crash left behind")?;
+    let runtime = settings.open_swept_runtime()?;
     // Now, so that what is wrong with it is said here, and no message waits for it.
     runtime.bridge(&bridge).context("could not prepare the network")?;
 

@@ -1,8 +1,6 @@
 //! `abax ps`
 
-use abax_runtime::Runtime;
 use abax_runtime::container::{Record, Status};
-use anyhow::Context as _;
 use serde_json::json;
 
 use crate::args::{self, Format};
@@ -10,11 +8,9 @@ use crate::config::Settings;
 use crate::output::{self, Table};
 
 pub(crate) fn run(settings: &Settings, args: &args::Ps) -> anyhow::Result<()> {
-    let runtime = Runtime::open(settings.runtime())
-        .with_context(|| format!("could not open {}", settings.root.display()))?;
     // What a killed command left is no container any more.
-    runtime.sweep().context("could not clear away what a crash left behind")?;
-    let mut records = Record::list(&settings.root)?;
+    let runtime = settings.open_swept_runtime()?;
+    let mut records = Record::list(runtime.root())?;
     records.retain(|record| args.all || record.status != Status::Stopped);
     if args.format == Format::Json && !args.quiet {
         let rows: Vec<_> = records

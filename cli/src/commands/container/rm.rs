@@ -1,6 +1,5 @@
 //! `abax rm`
 
-use abax_runtime::Runtime;
 use abax_runtime::container::{self, Running};
 use anyhow::Context as _;
 
@@ -9,8 +8,7 @@ use crate::config::Settings;
 use crate::output;
 
 pub(crate) fn run(settings: &Settings, args: &args::Rm) -> anyhow::Result<()> {
-    let runtime = Runtime::open(settings.runtime())
-        .with_context(|| format!("could not open {}", settings.root.display()))?;
+    let runtime = settings.open_runtime()?;
     let running = if args.force { Running::Kill } else { Running::Refuse };
     for name in &args.containers {
         container::remove(&runtime, name, running)

@@ -37,8 +37,7 @@ pub(crate) fn run(settings: &Settings, args: &args::Run) -> anyhow::Result<u8> {
     let options = options(settings, args)?;
     // The launcher first, while this process has one thread.
     let launcher = Launcher::start().context("could not start the launcher")?;
-    let runtime = Runtime::open(settings.runtime())
-        .with_context(|| format!("could not open {}", settings.root.display()))?;
+    let runtime = settings.open_runtime()?;
     let image = image(settings, &runtime, args)?;
     let stdio = stdio(args.interactive, args.tty)?;
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write as _};
 
-use abax_runtime::Runtime;
 use abax_runtime::build::{self, BuildEvent, BuildOptions, BuildProgress};
 use abax_runtime::container::Launcher;
 use abax_runtime::registry;
@@ -19,10 +18,8 @@ pub(crate) fn run(settings: &Settings, args: &args::Build) -> anyhow::Result<()>
         args.tags.iter().map(|tag| super::pull::reference(tag)).collect::<Result<Vec<_>, _>>()?;
     // The launcher first, while this process has one thread.
     let launcher = Launcher::start().context("could not start the launcher")?;
-    let runtime = Runtime::open(settings.runtime())
-        .with_context(|| format!("could not open {}", settings.root.display()))?;
     // An interrupted build leaves its last container to the next one.
-    runtime.sweep().context("could not clear away what a crash left behind")?;
+    let runtime = settings.open_swept_runtime()?;
     let build_args = args
         .build_args
         .iter()
