@@ -1,7 +1,10 @@
 //! What the service is told at its start.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use secrecy::SecretString;
 
 use crate::permission::Tenant;
 
@@ -10,6 +13,8 @@ use crate::permission::Tenant;
 pub struct Config {
     /// Where the rows are.
     pub database: DatabaseConfig,
+    /// How hosts hear of work.
+    pub queue: QueueConfig,
     /// The tenant of callers that name none.
     pub default_tenant: Tenant,
     /// What `_abaco_api_server` says inside containers: the base URL at which
@@ -47,14 +52,110 @@ pub enum DatabaseConfig {
         /// The database file. SQLite keeps two more beside it.
         path: PathBuf,
     },
+    /// A server, which any number of processes share.
+    Postgres(PostgresConfig),
+}
+
+/// How to reach a PostgreSQL server.
+#[derive(Clone)]
+pub struct PostgresConfig {
+    /// `postgres://user@host:port/database?sslmode=…`; without `sslmode`, TLS is
+    /// used where the server has it, and its certificate is not checked.
+    pub url: String,
+    /// Stands before one in the URL.
+    pub password: Option<SecretString>,
+    /// Certificates that are trusted beside the system's, in PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Connections of this process at most; 16.
+    pub connections: u32,
+}
+
+/// How hosts hear that there is work.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum QueueConfig {
+    /// By the database: no broker needed.
+    Database,
+    /// By RabbitMQ.
+    RabbitMq(RabbitMqConfig),
+}
+
+/// How to reach a RabbitMQ server.
+#[derive(Clone)]
+pub struct RabbitMqConfig {
+    /// `amqp://user@host:port/vhost`, or `amqps:` for TLS.
+    pub url: String,
+    /// Stands before one in the URL.
+    pub password: Option<SecretString>,
+    /// Certificates that are trusted beside the system's, in PEM.
+    pub ca_pem: Option<Vec<u8>>,
+    /// What the names of all its queues begin with; `abax`.
+    pub prefix: String,
+}
+
+impl PostgresConfig {
+    /// The server at `url`, with the defaults.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), password: None, ca_pem: None, connections: 16 }
+    }
+}
+
+impl RabbitMqConfig {
+    /// The server at `url`, with the defaults.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), password: None, ca_pem: None, prefix: "abax".to_owned() }
+    }
+}
+
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("url", &without_secrets(&self.url))
+            .field("connections", &self.connections)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RabbitMqConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitMqConfig")
+            .field("url", &without_secrets(&self.url))
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A URL without password and parameters, which may hold one too.
+fn without_secrets(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return "[not a URL]".to_owned();
+    };
+    // A password that was not encoded may hold what ends a host.
+    match rest.rsplit_once('@') {
+        None => url.to_owned(),
+        Some((who, place)) => {
+            let user = who.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{place}")
+        }
+    }
 }
 
 impl Config {
     /// The defaults, with rows and queue in the file at `path`.
     #[must_use]
     pub fn sqlite(path: impl Into<PathBuf>) -> Self {
+        Self::new(DatabaseConfig::Sqlite { path: path.into() }, QueueConfig::Database)
+    }
+
+    /// The defaults, with rows in `database` and hosts called by `queue`.
+    #[must_use]
+    pub fn new(database: DatabaseConfig, queue: QueueConfig) -> Self {
         Self {
-            database: DatabaseConfig::Sqlite { path: path.into() },
+            database,
+            queue,
             default_tenant: Tenant::default(),
             api_server: "http://127.0.0.1:8000".to_owned(),
             max_attempts: 3,
@@ -67,6 +168,31 @@ impl Config {
             delete_wait: Duration::from_secs(20),
             worker_idle: Duration::from_secs(600),
             default_token: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_printed() {
+        for (url, printed) in [
+            ("postgres://u:pw@h:5/db", "postgres://u@h:5/db"),
+            ("postgres://u:p@w/pw@h:5/db", "postgres://u@h:5/db"),
+            ("postgres://u@h/db?password=pw", "postgres://u@h/db"),
+            ("amqps://h/%2f", "amqps://h/%2f"),
+            ("pw", "[not a URL]"),
+        ] {
+            let mut postgres = PostgresConfig::new(url);
+            postgres.password = Some("pw".into());
+            let text = format!("{postgres:?}");
+            assert!(text.contains(&format!("{printed:?}")) && !text.contains("pw"), "{text}");
+            let mut rabbit = RabbitMqConfig::new(url);
+            rabbit.password = Some("pw".into());
+            let text = format!("{rabbit:?}");
+            assert!(text.contains(&format!("{printed:?}")) && !text.contains("pw"), "{text}");
         }
     }
 }

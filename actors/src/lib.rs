@@ -38,7 +38,7 @@ mod store;
 
 pub use actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
 pub use clock::{Clock, Time};
-pub use config::{Config, DatabaseConfig};
+pub use config::{Config, DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig};
 pub use error::{Chain, Error, Noun};
 pub use execution::{
     Execution, ExecutionStatus, ExecutionsSummary, Finish, Logs, Outcome, Phase, Phases, Usage,

@@ -16,7 +16,7 @@ pub use workers::{Claim, ClaimKey, HostInfo, Interruption, Preparation, Renewal,
 
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, QueueConfig};
 use crate::error::{Error, Noun};
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::{Caller, Level};
@@ -74,6 +74,9 @@ impl Service {
     /// [`Error::StoreUnavailable`]: the file cannot be opened or made.
     /// [`Error::Migrate`]: its schema is newer than this program, or was changed.
     pub async fn open(config: Config, clock: Clock) -> Result<Self, Error> {
+        let QueueConfig::Database = config.queue else {
+            return Err(Error::invalid("queue", "only the database's is spoken yet"));
+        };
         let store = Store::open(&config.database).await?;
         let queue = Queue::embedded(store.clone(), clock.clone(), config.max_workers_per_actor);
         Ok(Self(Arc::new(Inner {

@@ -61,7 +61,9 @@ struct Sqlite {
 
 impl Store {
     pub(crate) async fn open(config: &DatabaseConfig) -> Result<Self, Error> {
-        let DatabaseConfig::Sqlite { path } = config;
+        let DatabaseConfig::Sqlite { path } = config else {
+            return Err(Error::invalid("database", "only SQLite is spoken yet"));
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
