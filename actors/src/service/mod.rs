@@ -3,7 +3,12 @@
 mod actors;
 mod executions;
 mod messages;
-mod workers;
+
+mod claims;
+mod hosts;
+mod preparation;
+mod settlement;
+mod upkeep;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +17,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, broadcast};
 
 pub use actors::Deleted;
-pub use workers::{Claim, ClaimKey, HostInfo, Interruption, Preparation, Renewal, Swept};
+pub use claims::{Claim, ClaimKey, Interruption, Renewal};
+pub use hosts::HostInfo;
+pub use preparation::Preparation;
+pub use upkeep::Swept;
 
 use crate::actor::Actor;
 use crate::clock::Clock;
@@ -45,7 +53,7 @@ struct Inner {
     changes: broadcast::Sender<ExecutionId>,
     /// An actor may want its image made ready.
     actors_changed: Notify,
-    preparing: workers::Preparing,
+    preparing: preparation::Preparing,
 }
 
 impl fmt::Debug for Service {
@@ -86,7 +94,7 @@ impl Service {
             queue,
             changes: broadcast::channel(4096).0,
             actors_changed: Notify::new(),
-            preparing: workers::Preparing::default(),
+            preparing: preparation::Preparing::default(),
         })))
     }
 

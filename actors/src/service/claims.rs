@@ -1,0 +1,358 @@
+//! The protocol between the service and the hosts that run executions, up to
+//! the end of the container.
+//!
+//! ```text
+//! register_host ─► recover ─► receive ─► claim ─► record_phase, append_logs … ─► finish
+//!                                          └──── renew, until settled ────┘  └─► release, retry
+//! ```
+//!
+//! A claim holds while its epoch is the row's. A host that hears that a claim
+//! is lost kills the container and tells nobody.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{POLL, Service};
+use crate::actor::{Actor, ActorStatus};
+use crate::clock::Time;
+use crate::environment::environment;
+use crate::error::Error;
+use crate::execution::{Execution, ExecutionStatus, Phase};
+use crate::id::{ExecutionId, HostId, WorkerId};
+use crate::message::NewMessage;
+use crate::queue::Delivery;
+use crate::queue::embedded::capacity;
+use crate::store::executions::Stored;
+use crate::store::{self, Connection};
+
+/// When an execution that its actor has no room for is looked at again.
+const NO_ROOM: Duration = Duration::from_millis(200);
+/// When an execution whose claim failed is tried again: what is wrong with the
+/// store or its row is not over at once.
+const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a claim is known by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClaimKey {
+    /// Which execution.
+    pub execution: ExecutionId,
+    /// Which claim of it.
+    pub epoch: i64,
+}
+
+/// An execution that is a host's to run.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Claim {
+    /// What to renew, report and settle it by.
+    pub key: ClaimKey,
+    /// Which try this is, from 1.
+    pub attempt: u32,
+    /// The actor as it was when the claim was made.
+    pub actor: Actor,
+    /// The execution as it is now.
+    pub execution: Execution,
+    /// What it handles.
+    pub message: NewMessage,
+    /// The worker it is shown under.
+    pub worker: WorkerId,
+    /// The environment of the container; the image's own stands below it.
+    /// `_abaco_access_token` is empty. Never to be logged.
+    pub environment: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim")
+            .field("key", &self.key)
+            .field("attempt", &self.attempt)
+            .field("actor", &self.actor.id)
+            .field("worker", &self.worker)
+            .field("environment", &"[redacted]")
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a host hears when it renews its leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renewal {
+    /// Claims that do not hold any more: kill the container, tell nobody.
+    pub lost: Vec<ClaimKey>,
+    /// Claims that hold and shall end: stop the container, finish as cancelled.
+    pub halted: Vec<ClaimKey>,
+}
+
+/// Why a running execution must stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interruption {
+    /// Somebody asked for it: finish as cancelled.
+    Halted,
+    /// The claim does not hold any more: tell nobody.
+    Lost,
+}
+
+/// What became of a delivery.
+enum Claimed {
+    Yes(Box<Claim>),
+    /// Nothing to run: it ended, or somebody else has it.
+    Gone,
+    /// Not now: its actor runs what it may.
+    NoRoom,
+}
+
+impl Service {
+    /// The next execution that may run; waits until there is one. Ask only with
+    /// a free slot.
+    ///
+    /// Cancel-safe: a future that is dropped has taken nothing.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function; wait a little before the next try.
+    pub async fn receive(&self) -> Result<Delivery, Error> {
+        self.0.queue.receive().await
+    }
+
+    /// Makes a delivered execution the host's for the time of `lease`, and settles
+    /// the delivery. `None` when there is nothing to run: it ended, another host
+    /// has it, or its actor has no room now (it comes back).
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function; the delivery comes back after a while.
+    pub async fn claim(
+        &self,
+        delivery: Delivery,
+        host: &HostId,
+        lease: Duration,
+    ) -> Result<Option<Claim>, Error> {
+        let now = self.0.clock.now();
+        let execution = delivery.execution.clone();
+        let host = host.clone();
+        let default_capacity = self.0.config.max_workers_per_actor;
+        let api_server = self.0.config.api_server.clone();
+        let claimed = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let lease_until = now.after(lease);
+                    claim(c, &execution, &host, now, lease_until, default_capacity, &api_server)
+                        .await
+                })
+            })
+            .await;
+        match claimed {
+            Ok(Claimed::Yes(claim)) => {
+                delivery.ack();
+                self.changed(&claim.key.execution);
+                Ok(Some(*claim))
+            }
+            Ok(Claimed::Gone) => {
+                delivery.ack();
+                Ok(None)
+            }
+            Ok(Claimed::NoRoom) => {
+                delivery.retry_after(NO_ROOM);
+                Ok(None)
+            }
+            Err(error) => {
+                delivery.retry_after(CLAIM_AGAIN);
+                Err(error)
+            }
+        }
+    }
+
+    /// Prolongs the leases of claims to `lease` from now, and says which of them
+    /// are lost and which shall end. Call it several times per lease, with every
+    /// claim that is not settled.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function; the leases go on running out.
+    pub async fn renew(
+        &self,
+        host: &HostId,
+        claims: &[ClaimKey],
+        lease: Duration,
+    ) -> Result<Renewal, Error> {
+        let now = self.0.clock.now();
+        let (host, claims) = (host.clone(), claims.to_vec());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let until = now.after(lease);
+                    store::hosts::set_seen(c, &host, now).await?;
+                    let mut renewal = Renewal::default();
+                    for key in claims {
+                        let halted =
+                            store::executions::renew(c, &key.execution, key.epoch, &host, until)
+                                .await?;
+                        match halted {
+                            None => renewal.lost.push(key),
+                            Some(true) => renewal.halted.push(key),
+                            Some(false) => {}
+                        }
+                    }
+                    Ok(renewal)
+                })
+            })
+            .await
+    }
+
+    /// Waits until a claim must stop: a halt is asked for, or the claim is lost
+    /// or settled. At once when it happens in this process.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn interrupted(&self, claim: &ClaimKey) -> Result<Interruption, Error> {
+        loop {
+            let mut changes = self.0.changes.subscribe();
+            let stored = {
+                let mut c = self.0.store.read().await?;
+                store::executions::find(&mut c, &claim.execution).await?
+            };
+            match stored {
+                Some(stored)
+                    if stored.epoch == claim.epoch
+                        && stored.execution.status == ExecutionStatus::Running =>
+                {
+                    if stored.execution.halt_requested {
+                        return Ok(Interruption::Halted);
+                    }
+                }
+                _ => return Ok(Interruption::Lost),
+            }
+            Self::may_have_changed(&mut changes, &claim.execution, POLL).await;
+        }
+    }
+
+    /// Notes that a claim reached `phase` now. `ImageReady` makes a SUBMITTED
+    /// actor READY. False when the claim is lost.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn record_phase(&self, claim: &ClaimKey, phase: Phase) -> Result<bool, Error> {
+        let now = self.0.clock.now();
+        let key = claim.clone();
+        let held = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let ClaimKey { execution, epoch } = &key;
+                    let held =
+                        store::executions::record_phase(c, execution, *epoch, phase, now).await?;
+                    if held && phase == Phase::ImageReady {
+                        store::actors::set_ready_by(c, execution).await?;
+                    }
+                    Ok(held)
+                })
+            })
+            .await?;
+        self.changed(&claim.execution);
+        Ok(held)
+    }
+
+    /// Appends output of a claim. What exceeds [`crate::Config::max_log_bytes`] is
+    /// cut, and the log says so; `truncated` says that the host cut already. False
+    /// when the claim is lost.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn append_logs(
+        &self,
+        claim: &ClaimKey,
+        bytes: &[u8],
+        truncated: bool,
+    ) -> Result<bool, Error> {
+        let limit = self.0.config.max_log_bytes;
+        let (key, bytes) = (claim.clone(), bytes.to_vec());
+        let held = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let ClaimKey { execution, epoch } = &key;
+                    store::logs::append(c, execution, *epoch, &bytes, truncated, limit).await
+                })
+            })
+            .await?;
+        self.changed(&claim.execution);
+        Ok(held)
+    }
+}
+
+async fn claim(
+    c: &mut Connection,
+    id: &ExecutionId,
+    host: &HostId,
+    now: Time,
+    lease_until: Time,
+    default_capacity: u32,
+    api_server: &str,
+) -> Result<Claimed, Error> {
+    let Some(stored) = store::executions::find(c, id).await? else {
+        return Ok(Claimed::Gone);
+    };
+    let waiting = stored.execution.status == ExecutionStatus::Submitted;
+    let actor = store::actors::find(c, &stored.execution.actor).await?;
+    let (true, Some(actor)) = (waiting, actor) else {
+        store::queue::remove(c, id).await?;
+        return Ok(Claimed::Gone);
+    };
+    // Capacity and order are decided here, whatever the queue delivered.
+    if !matches!(actor.status, ActorStatus::Submitted | ActorStatus::Ready) {
+        return Ok(Claimed::NoRoom);
+    }
+    let capacity = capacity(actor.stateless, actor.max_workers, default_capacity);
+    if store::executions::count_running(c, &actor.id).await? >= capacity {
+        return Ok(Claimed::NoRoom);
+    }
+    if !actor.stateless
+        && store::executions::has_earlier_open(c, &actor.id, stored.sequence).await?
+    {
+        return Ok(Claimed::NoRoom);
+    }
+    let worker = store::workers::take(c, &actor.id, host, now).await?;
+    let claimed = store::executions::claim(
+        c,
+        id,
+        &store::executions::NewClaim {
+            epoch: stored.epoch,
+            host,
+            worker: &worker,
+            revision: actor.revision,
+            now,
+            lease_until,
+        },
+    )
+    .await?;
+    if !claimed {
+        store::workers::set_idle(c, &worker).await?;
+        return Ok(Claimed::Gone);
+    }
+    // Output of an attempt that was lost.
+    store::logs::remove(c, id).await?;
+    store::queue::remove(c, id).await?;
+    let message = store::messages::of_execution(c, id).await?;
+    let Some(Stored { execution, epoch, .. }) = store::executions::find(c, id).await? else {
+        return Ok(Claimed::Gone);
+    };
+    let environment = environment(&actor, &execution, &message, &worker, api_server);
+    Ok(Claimed::Yes(Box::new(Claim {
+        key: ClaimKey { execution: id.clone(), epoch },
+        attempt: execution.attempt,
+        actor,
+        execution,
+        message,
+        worker,
+        environment,
+    })))
+}

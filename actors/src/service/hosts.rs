@@ -1,0 +1,71 @@
+//! The processes that take executions.
+
+use super::Service;
+use super::upkeep::{Swept, give_back_all};
+use crate::error::Error;
+use crate::id::HostId;
+use crate::store;
+
+/// A process that takes executions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostInfo {
+    /// The same each time this machine and state root register.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Executions it runs at once.
+    pub slots: u32,
+}
+
+impl Service {
+    /// Makes a process known as one that takes executions.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn register_host(&self, host: HostInfo) -> Result<HostId, Error> {
+        let id = HostId::generate();
+        let now = self.0.clock.now();
+        let registered = id.clone();
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let HostInfo { name, version, slots } = host;
+                    store::hosts::insert(c, &registered, &name, &version, slots, now).await
+                })
+            })
+            .await?;
+        Ok(id)
+    }
+
+    /// Gives back at once what earlier processes of this host had claimed. Only
+    /// for a process that knows them dead, since it holds the lock of their state
+    /// root; others wait for the leases to end.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn recover(&self, host: &HostId) -> Result<Swept, Error> {
+        let now = self.0.clock.now();
+        let max_attempts = self.0.config.max_attempts;
+        let log_expiry = self.log_expiry();
+        let host = host.clone();
+        let (swept, changed) = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let lost = store::executions::of_earlier_processes(c, &host).await?;
+                    let reason = "the service was restarted while it ran";
+                    let given =
+                        give_back_all(c, lost, reason, max_attempts, now, log_expiry).await?;
+                    store::workers::remove_of_earlier_processes(c, &host).await?;
+                    Ok(given)
+                })
+            })
+            .await?;
+        self.tell(&changed);
+        Ok(swept)
+    }
+}

@@ -1,0 +1,179 @@
+//! Images of new actors, made ready before their first message.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{POLL, Service};
+use crate::actor::{Actor, ActorStatus};
+use crate::clock::{Clock, Time};
+use crate::error::Error;
+use crate::id::ActorId;
+use crate::store;
+
+/// When a preparation that came to nothing is tried again; twice as long after
+/// each further one.
+const PREPARE_AGAIN: Duration = Duration::from_secs(5);
+/// The longest that a preparation rests between two tries.
+const PREPARE_AGAIN_MOST: Duration = Duration::from_secs(60);
+
+/// An actor whose image a host shall make ready. Dropped while the actor is
+/// still SUBMITTED, it comes back after a while.
+#[derive(Debug)]
+pub struct Preparation {
+    /// The actor; report with its id and revision.
+    pub actor: Actor,
+    _guard: PreparingGuard,
+}
+
+impl Service {
+    /// The next actor whose image no host has had yet; waits until there is one.
+    /// The host makes the image ready, and says so with [`Service::actor_ready`]
+    /// or [`Service::actor_failed`]; after [`Service::actor_waits`] or nothing at
+    /// all the actor comes back, each time later, up to a minute. Messages to the
+    /// actor are delivered meanwhile: this only brings it to READY before its
+    /// first message.
+    ///
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn receive_preparation(&self) -> Result<Preparation, Error> {
+        loop {
+            let changed = self.0.actors_changed.notified();
+            let actors = {
+                let mut c = self.0.store.read().await?;
+                store::actors::to_prepare(&mut c).await?
+            };
+            if let Some(preparation) = self.0.preparing.begin(actors, &self.0.clock) {
+                // Another receiver may find more.
+                self.0.actors_changed.notify_one();
+                return Ok(preparation);
+            }
+            let _ = tokio::time::timeout(POLL, changed).await;
+        }
+    }
+
+    /// Says that a host has the image of an actor at `revision`: SUBMITTED → READY.
+    /// False when the actor is not SUBMITTED at that revision any more.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn actor_ready(&self, actor: &ActorId, revision: i64) -> Result<bool, Error> {
+        // One blank, as in Abaco.
+        self.set_actor_status(actor, revision, ActorStatus::Ready, " ").await
+    }
+
+    /// Says what an actor at `revision` waits for: it stays SUBMITTED, with
+    /// `reason` as its message until the next report. False, and nothing is
+    /// written, when the message says so already or the actor is not SUBMITTED at
+    /// that revision any more.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn actor_waits(
+        &self,
+        actor: &ActorId,
+        revision: i64,
+        reason: &str,
+    ) -> Result<bool, Error> {
+        self.set_actor_status(actor, revision, ActorStatus::Submitted, reason).await
+    }
+
+    /// Says that the image of an actor at `revision` cannot be had, and why: the
+    /// actor is in ERROR until its owner updates it, and its messages wait. Not
+    /// for faults of ours or of the network that pass: those are retried.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn actor_failed(
+        &self,
+        actor: &ActorId,
+        revision: i64,
+        reason: &str,
+    ) -> Result<bool, Error> {
+        self.set_actor_status(actor, revision, ActorStatus::Error, reason).await
+    }
+
+    async fn set_actor_status(
+        &self,
+        actor: &ActorId,
+        revision: i64,
+        status: ActorStatus,
+        message: &str,
+    ) -> Result<bool, Error> {
+        let (actor, message) = (actor.clone(), message.to_owned());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    store::actors::set_status(c, &actor, revision, status, &message).await
+                })
+            })
+            .await
+    }
+}
+
+/// An actor at a revision.
+type Prepared = (ActorId, i64);
+
+/// The preparations of this process: those under way, and those that came to
+/// nothing so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Preparing(Arc<Mutex<HashMap<Prepared, Tries>>>);
+
+#[derive(Debug, Default)]
+struct Tries {
+    /// Those that came to nothing.
+    failed: u32,
+    /// When the next may begin; none while one is under way.
+    again: Option<Time>,
+}
+
+impl Preparing {
+    /// Begins with the first of `actors`, which are all that are to be prepared,
+    /// whose time has come.
+    fn begin(&self, actors: Vec<Actor>, clock: &Clock) -> Option<Preparation> {
+        let now = clock.now();
+        let keys: HashSet<Prepared> =
+            actors.iter().map(|actor| (actor.id.clone(), actor.revision)).collect();
+        let mut preparing = self.0.lock().expect("nothing panics while it holds the preparations");
+        preparing.retain(|key, tries| tries.again.is_none() || keys.contains(key));
+        for actor in actors {
+            let key = (actor.id.clone(), actor.revision);
+            match preparing.get_mut(&key) {
+                None => {
+                    preparing.insert(key.clone(), Tries::default());
+                }
+                Some(tries) if tries.again.is_some_and(|again| again <= now) => tries.again = None,
+                Some(_) => continue,
+            }
+            let guard = PreparingGuard { preparing: self.clone(), key, clock: clock.clone() };
+            return Some(Preparation { actor, _guard: guard });
+        }
+        None
+    }
+}
+
+#[derive(Debug)]
+struct PreparingGuard {
+    preparing: Preparing,
+    key: Prepared,
+    clock: Clock,
+}
+
+impl Drop for PreparingGuard {
+    fn drop(&mut self) {
+        if let Ok(mut preparing) = self.preparing.0.lock() {
+            let tries = preparing.entry(self.key.clone()).or_default();
+            let rest = PREPARE_AGAIN.saturating_mul(2_u32.saturating_pow(tries.failed));
+            tries.failed = tries.failed.saturating_add(1);
+            // From the end of a try: one may take longer than the rest after it.
+            tries.again = Some(self.clock.now().after(rest.min(PREPARE_AGAIN_MOST)));
+        }
+    }
+}
