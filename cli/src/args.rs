@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::telemetry::LogFormat;
+
 /// Run functions as containers: one fresh container per message, in milliseconds.
 ///
 /// The docker verbs (pull, build, run, images …) work on this machine without
@@ -63,6 +65,16 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) log_level: Option<String>,
+    /// How its lines look [default: text]
+    #[arg(
+        long,
+        global = true,
+        env = "ABAX_LOG_FORMAT",
+        value_enum,
+        value_name = "FORMAT",
+        help_heading = "Global options"
+    )]
+    pub(crate) log_format: Option<LogFormat>,
 }
 
 /// The verbs.
@@ -398,9 +410,6 @@ pub(crate) struct Serve {
     /// Memory of an execution whose actor sets none, such as 512m [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
-    /// Write the log as JSON lines
-    #[arg(long)]
-    pub(crate) log_json: bool,
 }
 
 /// `abax token`

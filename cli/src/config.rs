@@ -11,6 +11,7 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 
 use crate::args::Global;
+use crate::telemetry::{Log, Traces};
 
 const DEFAULT_FILE: &str = "/etc/abax/abax.toml";
 const DEFAULT_ROOT: &str = "/var/lib/abax";
@@ -25,6 +26,8 @@ struct File {
     registries: RegistriesConfig,
     network: Network,
     service: Service,
+    log: Log,
+    traces: Traces,
 }
 
 /// The bridge that `run` and `build` put containers on.
@@ -109,6 +112,8 @@ pub(crate) struct Settings {
     /// The bridge of `run` and `build`.
     pub(crate) bridge: BridgeConfig,
     pub(crate) service: Service,
+    pub(crate) log: Log,
+    pub(crate) traces: Traces,
 }
 
 impl Settings {
@@ -144,7 +149,8 @@ impl Settings {
             isolated: false,
             host_ports: Vec::new(),
         };
-        Ok(Self { root, ca_bundle, registries, bridge, service: file.service })
+        let File { service, log, traces, .. } = file;
+        Ok(Self { root, ca_bundle, registries, bridge, service, log, traces })
     }
 
     /// The runtime of these settings.
@@ -204,7 +210,9 @@ mod tests {
              [service]\nlisten = \"0.0.0.0:80\"\nslots = 3\ndrain_seconds = 5\n\
              time_limit_seconds = 60\nmemory = \"1g\"\ncpus = 1.5\npids = 100\n\
              log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
-             host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n",
+             host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
+             [log]\nlevel = \"debug\"\nformat = \"json\"\n\
+             [traces]\notlp_endpoint = \"http://collector:4318\"\n",
         )
         .unwrap();
         assert_eq!(file.service.slots, Some(3));

@@ -6,6 +6,7 @@ mod args;
 mod config;
 mod exit;
 mod output;
+mod telemetry;
 mod terminal;
 
 mod client;

@@ -7,13 +7,11 @@ mod serve;
 mod token;
 mod version;
 
-use std::io;
-
 use anyhow::bail;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::{Command, Global};
 use crate::config::Settings;
+use crate::telemetry;
 
 /// The exit code of the verb.
 ///
@@ -22,7 +20,8 @@ use crate::config::Settings;
 /// Whatever the verb could not do; [`crate::exit`] makes a code and a line of it.
 pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
     let settings = Settings::load(global)?;
-    log(global, command)?;
+    let service = matches!(command, Command::Serve(_)).then_some("abax");
+    telemetry::init(global, &settings, service)?;
     let by_http = matches!(command, Command::Actor(_) | Command::Token(_) | Command::Version(_));
     if !by_http && !nix::unistd::geteuid().is_root() {
         bail!("this needs root, to make containers and to unpack images; try it with sudo");
@@ -43,24 +42,4 @@ pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
         Command::Version(args) => version::run(args),
     }
     .map(|()| 0)
-}
-
-/// The log goes to standard error: `info` and above for the service, `warn`
-/// for verbs whose output people read.
-fn log(global: &Global, command: &Command) -> Result<(), crate::exit::Usage> {
-    let serving = matches!(command, Command::Serve(_));
-    let default = if serving { "info" } else { "warn" };
-    let filter = global.log_level.as_deref().unwrap_or(default);
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| crate::exit::Usage(format!("--log-level {filter}: {error}")))?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
-        .with_target(false)
-        .with_writer(io::stderr);
-    match command {
-        Command::Serve(args) if args.log_json => subscriber.json().init(),
-        _ => subscriber.init(),
-    }
-    Ok(())
 }

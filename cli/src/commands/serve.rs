@@ -24,6 +24,7 @@ use tracing::info;
 use crate::args;
 use crate::config::Settings;
 use crate::output;
+use crate::telemetry;
 
 /// The token that the actor verbs use on this machine, below the data directory.
 pub(crate) const ADMIN_TOKEN: &str = "admin.token";
@@ -90,6 +91,7 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
         .build()
         .context("could not start the I/O loop")?;
     let ended = tokio.block_on(async {
+        let traces = telemetry::export_traces();
         let stop = CancellationToken::new();
         let service = Service::open(of_actors, Clock::system())
             .await
@@ -120,6 +122,7 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
             }
         };
         info!("stopped");
+        traces.finish().await;
         ended
     });
     // Threads of executions that outlived the drain: their containers die with
