@@ -7,6 +7,7 @@ set -euo pipefail
 # command:package
 wanted=(
     dockerd:docker.io
+    docker-compose:docker-compose
     docker-registry:docker-registry
     skopeo:skopeo
     crun:crun
@@ -22,6 +23,9 @@ wanted=(
     python3:python3
     openssl:openssl
     setpriv:util-linux
+    psql:postgresql-client
+    rabbitmq-server:rabbitmq-server
+    erl_call:erlang-base
 )
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -34,6 +38,10 @@ missing_packages() {
     # The plain busybox is linked dynamically and would not run in an image.
     if command -v busybox >/dev/null && ldd "$(command -v busybox)" >/dev/null 2>&1; then
         echo busybox-static
+    fi
+    # The server's programs are not on the PATH.
+    if ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
+        echo postgresql
     fi
     # gcc only recommends the C library's headers.
     if [[ ! -e /usr/include/stdio.h ]]; then
@@ -62,6 +70,13 @@ fi
 exec 9>/run/lock/abax-testbed-install
 flock 9
 
+# The tests make databases of their own: the package need make none.
+cluster=/etc/postgresql-common/createcluster.conf
+if [[ " ${packages[*]} " == *" postgresql "* && ! -e $cluster ]]; then
+    mkdir -p "${cluster%/*}"
+    echo 'create_main_cluster = false' >"$cluster"
+fi
+
 # Packages start their services unless this file says no (invoke-rc.d(8)).
 policy=/usr/sbin/policy-rc.d
 log=$(mktemp)
@@ -83,6 +98,7 @@ echo "install.sh: installing ${packages[*]}" >&2
 for attempt in 1 2 3 4; do
     if apt-get -o DPkg::Lock::Timeout=300 -qq update >"$log" 2>&1 &&
         apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -qq -y \
+            -o Dpkg::Options::=--force-confold \
             install --no-install-recommends "${packages[@]}" >>"$log" 2>&1; then
         mapfile -t packages < <(missing_packages)
         if [[ ${#packages[@]} -eq 0 ]]; then

@@ -8,15 +8,22 @@
 
 mod front;
 mod image;
+mod ports;
+mod postgres;
 mod process;
+mod rabbitmq;
 mod registry;
+mod shared;
+mod tls;
 mod token;
 
 pub use front::{Action, Front, Request};
 pub use image::{
     Compression, Layout, Manifest, busybox_image, busybox_rootfs_tar, files_tar, noise,
 };
+pub use postgres::{Database, Postgres, PostgresOptions};
 pub use process::Process;
+pub use rabbitmq::{Broker, RabbitMq, RabbitMqOptions};
 pub use registry::{Access, Registry};
 pub use token::{SERVICE, TokenServer};
 
