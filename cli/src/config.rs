@@ -56,6 +56,8 @@ pub(crate) struct Service {
     pub(crate) slots: Option<usize>,
     /// How long a stop waits for executions.
     pub(crate) drain_seconds: u64,
+    /// How long an execution is a worker's that is not heard of any more.
+    pub(crate) lease_seconds: u64,
     /// The longest an execution may run.
     pub(crate) time_limit_seconds: Option<u64>,
     /// Memory of an execution whose actor sets none.
@@ -85,6 +87,7 @@ impl Default for Service {
             data: None,
             slots: None,
             drain_seconds: 30,
+            lease_seconds: 30,
             time_limit_seconds: None,
             memory: None,
             cpus: None,
@@ -207,7 +210,7 @@ mod tests {
              [registries]\nplain_http = [\"localhost:5000\"]\n\
              [registries.mirrors]\n\"docker.io\" = [\"https://mirror.example.org\"]\n\
              [network]\nbridge = \"br1\"\nsubnet = \"10.9.0.0/16\"\n\
-             [service]\nlisten = \"0.0.0.0:80\"\nslots = 3\ndrain_seconds = 5\n\
+             [service]\nlisten = \"0.0.0.0:80\"\nslots = 3\ndrain_seconds = 5\nlease_seconds = 60\n\
              time_limit_seconds = 60\nmemory = \"1g\"\ncpus = 1.5\npids = 100\n\
              log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
              host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\

@@ -45,7 +45,8 @@ pub struct Config {
     pub alone: bool,
     /// How many executions run at once.
     pub slots: NonZeroUsize,
-    /// How long a claim holds without being renewed; 30 s.
+    /// How long a claim holds without being renewed; 30 s. After nine tenths of it
+    /// the worker kills the container, whether it can reach the service or not.
     pub lease: Duration,
     /// How often claims are renewed; 10 s, a third of the lease.
     pub renew: Duration,

@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{debug, error, info, warn};
 
 use crate::Config;
-use crate::lease::{Entry, Interruption, Running};
+use crate::lease::{Entry, Interruption, Running, lease_until};
 use crate::output::Output;
 use crate::sandbox::{Ended, Live, Sandbox};
 
@@ -39,6 +39,8 @@ pub(crate) struct Host {
 /// A pull cannot be broken off: the thread that waits for one, of an execution
 /// that was stopped, is left to the caller.
 pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinHandle<Ended>> {
+    // The lease counts from before we asked for it.
+    let lease_until = lease_until(Instant::now().into_std(), host.config.lease);
     let claim = match host.service.claim(delivery, &host.id, host.config.lease).await {
         Ok(Some(claim)) => claim,
         // Somebody else has it, or it was cancelled.
@@ -49,7 +51,7 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinH
         }
     };
     let key = claim.key.clone();
-    let (entry, wake) = match host.running.enter(key.clone()) {
+    let (entry, wake) = match host.running.enter(key.clone(), lease_until) {
         Ok(entered) => entered,
         Err(error) => {
             error!(error = %Chain(&error), "could not begin execution {}", key.execution);
@@ -86,7 +88,7 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinH
 
     match entry.stop.reason() {
         // Another worker has it; what we know of it is of no use to anybody.
-        Some(Interruption::LeaseLost) => {}
+        Some(Interruption::LeaseLost) => dropped(&key),
         Some(Interruption::Draining)
             if ended.may_pass || ended.finish.outcome == Outcome::Cancelled =>
         {
@@ -169,6 +171,9 @@ async fn watch(
         if entry.stop.never_begins() {
             return Ok(Watched::NeverBegins);
         }
+        if entry.stop.lost() {
+            continue;
+        }
         let now = *live.phases.lock().expect("no holder of this lock panics");
         for (phase, time) in now.iter() {
             if told.at(phase).is_none() {
@@ -199,12 +204,15 @@ async fn append(host: &Host, key: &ClaimKey, bytes: &[u8], truncated: bool) {
     }
 }
 
-/// Settles the execution; tries for as long as the lease may still be ours.
+/// Settles the execution; tries for as long as the lease is ours.
 async fn finish(host: &Host, claim: &Claim, entry: &Entry, finish: Finish) {
     let id = &claim.key.execution;
     let outcome = finish.outcome;
     let duration_ms = u64::try_from(finish.usage.runtime.as_millis()).unwrap_or(u64::MAX);
     for attempt in 1_u32.. {
+        if entry.stop.lost() {
+            return dropped(&claim.key);
+        }
         match host.service.finish(&claim.key, finish.clone()).await {
             Ok(true) => {
                 info!(
@@ -213,21 +221,19 @@ async fn finish(host: &Host, claim: &Claim, entry: &Entry, finish: Finish) {
                 );
                 return;
             }
-            Ok(false) => {
-                warn!("execution {id} has another owner by now; this result is dropped");
-                return;
-            }
-            Err(error)
-                if error.is_transient() && entry.stop.reason() != Some(Interruption::LeaseLost) =>
-            {
-                pause(attempt, &error).await;
-            }
+            Ok(false) => return dropped(&claim.key),
+            Err(error) if error.is_transient() => pause(attempt, &error).await,
             Err(error) => {
                 error!(error = %Chain(&error), "could not store the end of execution {id}");
                 return;
             }
         }
     }
+}
+
+fn dropped(key: &ClaimKey) {
+    let id = &key.execution;
+    warn!("lost the lease of execution {id}; what became of it here is dropped");
 }
 
 async fn give_back(host: &Host, key: &ClaimKey) {

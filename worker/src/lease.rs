@@ -1,11 +1,18 @@
 //! What runs here: its leases, and how it is told to stop.
+//!
+//! A lease ends here by this machine's own clock, a little before the service
+//! may give the execution to another worker, and whether or not the service can
+//! be reached. From then on nothing is written for it: whoever asks what an
+//! execution shall do ([`Stop::reason`]) compares the time, so that it makes no
+//! difference which of them runs first after the process stood still.
 
 use std::collections::HashMap;
 use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use abax_actors::{Chain, ClaimKey, HostId, Service, Swept};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -43,11 +50,29 @@ pub(crate) struct Stop {
     waker: Mutex<PipeWriter>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct StopState {
     reason: Option<Interruption>,
     /// Whether there is a container to be stopped, or about to be one.
     begun: bool,
+    /// When the lease is over for us, unless it is renewed before.
+    lease_until: Instant,
+}
+
+impl StopState {
+    fn reason(&mut self) -> Option<Interruption> {
+        if Instant::now() >= self.lease_until {
+            self.reason = Some(Interruption::LeaseLost);
+        }
+        self.reason
+    }
+}
+
+/// When a lease that was asked for at `asked` is over for us. The service counts
+/// it from a later moment; what is left besides is for killing the container,
+/// and for clocks that do not run alike.
+pub(crate) fn lease_until(asked: Instant, lease: Duration) -> Instant {
+    asked + lease - lease / 10
 }
 
 impl Stop {
@@ -64,21 +89,39 @@ impl Stop {
 
     /// Why this execution must stop, if it must.
     pub(crate) fn reason(&self) -> Option<Interruption> {
-        self.state().reason
+        self.state().reason()
+    }
+
+    /// True when nothing may be written for this execution any more.
+    pub(crate) fn lost(&self) -> bool {
+        self.reason() == Some(Interruption::LeaseLost)
+    }
+
+    /// How long the lease holds if nobody renews it.
+    pub(crate) fn lease_left(&self) -> Duration {
+        self.state().lease_until.saturating_duration_since(Instant::now())
+    }
+
+    /// The lease was renewed; one that was over is not begun again.
+    fn prolong(&self, until: Instant) {
+        let mut state = self.state();
+        if state.reason() != Some(Interruption::LeaseLost) {
+            state.lease_until = state.lease_until.max(until);
+        }
     }
 
     /// Asked before a container is made; false when it must stop already, and then
     /// none may be made.
     pub(crate) fn begin(&self) -> bool {
         let mut state = self.state();
-        state.begun = state.reason.is_none();
+        state.begun = state.reason().is_none();
         state.begun
     }
 
     /// True when it was stopped before it began, so that no container will ever be.
     pub(crate) fn never_begins(&self) -> bool {
-        let state = self.state();
-        state.reason.is_some() && !state.begun
+        let mut state = self.state();
+        state.reason().is_some() && !state.begun
     }
 
     fn state(&self) -> MutexGuard<'_, StopState> {
@@ -102,41 +145,45 @@ impl Drop for Entry {
 }
 
 impl Running {
-    /// Lists an execution; the reader becomes readable when it must stop.
+    /// Lists an execution whose lease is over at `lease_until`; the reader becomes
+    /// readable when it is told to stop before.
     ///
     /// # Errors
     ///
     /// Out of descriptors.
-    pub(crate) fn enter(self: &Arc<Self>, key: ClaimKey) -> io::Result<(Entry, PipeReader)> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        key: ClaimKey,
+        lease_until: Instant,
+    ) -> io::Result<(Entry, PipeReader)> {
         let (reader, writer) = io::pipe()?;
-        let stop = Arc::new(Stop { state: Mutex::default(), waker: Mutex::new(writer) });
+        let state = StopState { reason: None, begun: false, lease_until };
+        let stop = Arc::new(Stop { state: Mutex::new(state), waker: Mutex::new(writer) });
         let mut running = self.0.lock().expect("no holder of this lock panics");
         running.insert(key.clone(), Arc::clone(&stop));
         drop(running);
         Ok((Entry { running: Arc::clone(self), key, stop }, reader))
     }
 
-    fn keys(&self) -> Vec<ClaimKey> {
-        self.0.lock().expect("no holder of this lock panics").keys().cloned().collect()
-    }
-
-    fn interrupt(&self, key: &ClaimKey, why: Interruption) {
-        let stop = self.0.lock().expect("no holder of this lock panics").get(key).cloned();
-        if let Some(stop) = stop {
-            stop.interrupt(why);
-        }
+    /// What is ours to renew.
+    fn held(&self) -> HashMap<ClaimKey, Arc<Stop>> {
+        let running = self.0.lock().expect("no holder of this lock panics");
+        let held = running.iter().filter(|(_, stop)| !stop.lost());
+        held.map(|(key, stop)| (key.clone(), Arc::clone(stop))).collect()
     }
 
     /// Stops everything that still runs.
     pub(crate) fn interrupt_all(&self, why: Interruption) {
-        for key in self.keys() {
-            self.interrupt(&key, why);
+        let running = self.0.lock().expect("no holder of this lock panics");
+        for stop in running.values() {
+            stop.interrupt(why);
         }
     }
 }
 
 /// Renews the leases of what runs here, until `stop`; ends what was halted or
-/// is not ours any more.
+/// is not ours any more. Where the service does not answer, it asks more often,
+/// for as long as it takes.
 pub(crate) async fn renew(
     service: Service,
     host: HostId,
@@ -144,26 +191,50 @@ pub(crate) async fn renew(
     running: Arc<Running>,
     stop: CancellationToken,
 ) {
-    let mut ticks = interval(config.renew);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failures = 0_u32;
     loop {
+        let pause = if failures == 0 { config.renew } else { config.renew / 5 };
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+            () = sleep(pause) => {}
         }
-        let keys = running.keys();
-        match service.renew(&host, &keys, config.lease).await {
-            Ok(renewal) => {
-                for key in &renewal.lost {
-                    warn!(execution.id = %key.execution, "lost the lease of execution {}", key.execution);
-                    running.interrupt(key, Interruption::LeaseLost);
+        let asked = Instant::now();
+        let mut held = running.held();
+        let keys: Vec<ClaimKey> = held.keys().cloned().collect();
+        let answer = timeout(config.renew, service.renew(&host, &keys, config.lease)).await;
+        let renewal = match answer {
+            Ok(Ok(renewal)) => renewal,
+            failed => {
+                failures += 1;
+                let error = match &failed {
+                    Ok(Err(error)) => Chain(error).to_string(),
+                    _ => format!("no answer within {} s", config.renew.as_secs_f64()),
+                };
+                // Once, however long it lasts.
+                if failures == 1 {
+                    warn!(error, "could not renew leases; trying again");
                 }
-                for key in &renewal.halted {
-                    info!(execution.id = %key.execution, "halting execution {}", key.execution);
-                    running.interrupt(key, Interruption::Halted);
-                }
+                continue;
             }
-            Err(error) => warn!(error = %Chain(&error), "could not renew leases"),
+        };
+        if failures > 0 {
+            info!("leases are renewed again, after {failures} failures");
+            failures = 0;
+        }
+        // Who executes it says what becomes of it.
+        for key in &renewal.lost {
+            if let Some(stop) = held.remove(key) {
+                stop.interrupt(Interruption::LeaseLost);
+            }
+        }
+        for key in &renewal.halted {
+            if let Some(stop) = held.get(key) {
+                info!(execution.id = %key.execution, "halting execution {}", key.execution);
+                stop.interrupt(Interruption::Halted);
+            }
+        }
+        for stop in held.values() {
+            stop.prolong(lease_until(asked, config.lease));
         }
     }
 }
@@ -190,5 +261,48 @@ pub(crate) async fn sweep(service: Service, config: Config, stop: CancellationTo
             ),
             Err(error) => warn!(error = %Chain(&error), "could not sweep"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use abax_actors::ExecutionId;
+
+    use super::*;
+
+    fn entered(lease: Duration) -> (Entry, PipeReader) {
+        let key = ClaimKey { execution: ExecutionId::generate(), epoch: 1 };
+        Arc::new(Running::default()).enter(key, lease_until(Instant::now(), lease)).unwrap()
+    }
+
+    #[test]
+    fn a_lease_that_nobody_renewed_is_lost_at_our_own_clock() {
+        let (entry, _reader) = entered(Duration::ZERO);
+        assert!(entry.stop.lost());
+        assert!(!entry.stop.begin(), "and nothing begins");
+        assert!(entry.running.held().is_empty(), "nor is it renewed");
+        entry.stop.prolong(Instant::now() + Duration::from_secs(60));
+        assert!(entry.stop.lost(), "nor does a late answer bring it back");
+    }
+
+    #[test]
+    fn a_renewed_lease_holds_and_never_gets_shorter() {
+        let (entry, _reader) = entered(Duration::from_secs(100));
+        assert!(entry.stop.lease_left() <= Duration::from_secs(90), "a little is kept back");
+        entry.stop.prolong(Instant::now() + Duration::from_secs(1_000));
+        entry.stop.prolong(Instant::now() + Duration::from_secs(10));
+        assert!(entry.stop.lease_left() > Duration::from_secs(990));
+        assert_eq!(entry.stop.reason(), None);
+        assert!(entry.stop.begin());
+    }
+
+    #[test]
+    fn nothing_holds_against_a_lost_lease() {
+        let (entry, _reader) = entered(Duration::from_secs(100));
+        entry.stop.interrupt(Interruption::Halted);
+        entry.stop.interrupt(Interruption::Draining);
+        assert_eq!(entry.stop.reason(), Some(Interruption::Halted));
+        entry.stop.interrupt(Interruption::LeaseLost);
+        assert!(entry.stop.lost());
     }
 }

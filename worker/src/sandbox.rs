@@ -221,19 +221,22 @@ fn attend(
     let mut stopped = None;
     let mut open = true;
     loop {
-        let left = match (config.time_limit, stopped) {
-            (Some(limit), None) => Some(limit.saturating_sub(begun.elapsed())),
-            _ => None,
-        };
-        if left.is_some_and(|left| left.is_zero()) {
-            stopped = config.time_limit.map(Stopped::Time);
-            container.kill_all();
-            continue;
+        if stopped.is_none() {
+            let over = config.time_limit.filter(|limit| begun.elapsed() >= *limit);
+            stopped = match stop.reason() {
+                Some(_) => Some(Stopped::Told),
+                None => over.map(Stopped::Time),
+            };
+            if stopped.is_some() {
+                container.kill_all();
+            }
         }
-        if stopped.is_none() && stop.reason().is_some() {
-            stopped = Some(Stopped::Told);
-            container.kill_all();
-        }
+        // The lease may be longer by then.
+        let left = stopped.is_none().then(|| {
+            let lease = stop.lease_left();
+            let limit = config.time_limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+            limit.map_or(lease, |limit| limit.min(lease))
+        });
         let mut fds = vec![PollFd::from_borrowed_fd(container.pidfd(), PollFlags::IN)];
         // A wake-up that has been heard would ring for ever.
         if stopped.is_none() {

@@ -153,6 +153,11 @@ fn worker_config(
     config.alone = true;
     config.registries = settings.registries.clone();
     config.drain = Duration::from_secs(args.drain.unwrap_or(service.drain_seconds));
+    if service.lease_seconds < 3 {
+        bail!("lease_seconds = {}: it takes at least 3 to renew a lease in", service.lease_seconds);
+    }
+    config.lease = Duration::from_secs(service.lease_seconds);
+    config.renew = config.lease / 3;
     config.time_limit = args.time_limit.or(service.time_limit_seconds).map(Duration::from_secs);
     config.log_limit_bytes = service.log_limit_bytes;
     config.limits = Limits {
