@@ -29,14 +29,8 @@ pub(crate) struct Abax {
 /// What every verb understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Where images, containers and the service's data are kept [default: /var/lib/abax]
-    #[arg(
-        long,
-        global = true,
-        env = "ABAX_ROOT",
-        value_name = "DIR",
-        help_heading = "Global options"
-    )]
+    /// Where images, containers and the service's data are kept [env: ABAX_ROOT] [default: /var/lib/abax]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub(crate) root: Option<PathBuf>,
     /// Settings in TOML [default: /etc/abax/abax.toml, if it is there]
     #[arg(
@@ -47,33 +41,14 @@ pub(crate) struct Global {
         help_heading = "Global options"
     )]
     pub(crate) config: Option<PathBuf>,
-    /// Certificates (PEM) to trust here, in builds and in containers
-    #[arg(
-        long,
-        global = true,
-        env = "ABAX_CA_BUNDLE",
-        value_name = "FILE",
-        help_heading = "Global options"
-    )]
+    /// Certificates (PEM) to trust here, in builds and in containers [env: ABAX_CA_BUNDLE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) ca_bundle: Option<PathBuf>,
-    /// What goes to the log on standard error: error, warn, info, debug, trace, or a filter
-    #[arg(
-        long,
-        global = true,
-        env = "ABAX_LOG",
-        value_name = "LEVEL",
-        help_heading = "Global options"
-    )]
+    /// What goes to the log on standard error: error, warn, info, debug, trace, or a filter [env: ABAX_LOG]
+    #[arg(long, global = true, value_name = "LEVEL", help_heading = "Global options")]
     pub(crate) log_level: Option<String>,
-    /// How its lines look [default: text]
-    #[arg(
-        long,
-        global = true,
-        env = "ABAX_LOG_FORMAT",
-        value_enum,
-        value_name = "FORMAT",
-        help_heading = "Global options"
-    )]
+    /// How its lines look [env: ABAX_LOG_FORMAT] [default: text]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", help_heading = "Global options")]
     pub(crate) log_format: Option<LogFormat>,
 }
 
@@ -100,6 +75,8 @@ pub(crate) enum Command {
     Rmi(Rmi),
     /// Run the service: HTTP API, queue and worker in one process
     Serve(Box<Serve>),
+    /// See what the settings are and where they come from
+    Config(Config),
     /// Make an access token for the service on this machine
     Token(Token),
     /// Work with the actors of a service
@@ -386,20 +363,20 @@ pub(crate) struct Rmi {
     after_help = "Examples:\n  abax serve\n  abax serve --listen 0.0.0.0:8000 --slots 8\n\nIn another terminal:\n  export TOKEN=$(abax token)\n  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8000/v3/actors"
 )]
 pub(crate) struct Serve {
-    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8000]
-    #[arg(long, env = "ABAX_LISTEN", value_name = "ADDRESS:PORT")]
+    /// Where to listen; port 0 takes a free one [env: ABAX_LISTEN] [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
-    /// Where the database and the keys are kept [default: ROOT/service]
-    #[arg(long, env = "ABAX_DATA", value_name = "DIR")]
+    /// Where the database and the keys are kept [env: ABAX_DATA] [default: ROOT/service]
+    #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// How many executions run at once [default: 4 per CPU]
-    #[arg(long, env = "ABAX_SLOTS", value_name = "NUMBER")]
-    pub(crate) slots: Option<usize>,
+    /// How many executions run at once [env: ABAX_SLOTS] [default: 4 per CPU]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) slots: Option<u64>,
     /// How long a stop waits for running executions, in seconds [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) drain: Option<u64>,
-    /// The address that users reach the service at [default: http://LISTEN]
-    #[arg(long, env = "ABAX_PUBLIC_URL", value_name = "URL")]
+    /// The address that users reach the service at [env: ABAX_PUBLIC_URL] [default: http://LISTEN]
+    #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
     /// Let executions reach this port of this machine's loopback, at host.abax.internal
     #[arg(long = "host-port", value_name = "PORT")]
@@ -410,6 +387,32 @@ pub(crate) struct Serve {
     /// Memory of an execution whose actor sets none, such as 512m [default: no limit]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
+}
+
+/// `abax config`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax --config abax.toml config check")]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) verb: ConfigVerb,
+}
+
+/// The verbs of `abax config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Print every setting and where it comes from, and all that is wrong with them
+    Check(ConfigCheck),
+}
+
+/// `abax config check`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax config check\n  abax config check --format json\n\nExit status: 1 where something is wrong; all of it is on standard error."
+)]
+pub(crate) struct ConfigCheck {
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// `abax token`
@@ -430,8 +433,8 @@ pub(crate) struct Token {
     /// The tenant
     #[arg(long, default_value = "ABAX")]
     pub(crate) tenant: String,
-    /// Where `abax serve` keeps its keys [default: ROOT/service]
-    #[arg(long, env = "ABAX_DATA", value_name = "DIR")]
+    /// Where `abax serve` keeps its keys [env: ABAX_DATA] [default: ROOT/service]
+    #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
 }
 
@@ -479,14 +482,8 @@ pub(crate) struct Server {
         help_heading = "Service options"
     )]
     pub(crate) token: Option<String>,
-    /// Where `abax serve` keeps its keys [default: ROOT/service]
-    #[arg(
-        long,
-        global = true,
-        env = "ABAX_DATA",
-        value_name = "DIR",
-        help_heading = "Service options"
-    )]
+    /// Where `abax serve` keeps its keys [env: ABAX_DATA] [default: ROOT/service]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Service options")]
     pub(crate) data: Option<PathBuf>,
     /// How to write the result
     #[arg(long, global = true, value_enum, default_value_t, help_heading = "Service options")]

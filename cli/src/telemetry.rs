@@ -13,36 +13,15 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
-use crate::args::Global;
 use crate::config::Settings;
-use crate::exit::Usage;
 
 pub(crate) use traces::export as export_traces;
 
-/// `[log]` of the settings file.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Log {
-    /// A level or a filter; as `--log-level`.
-    pub(crate) level: Option<String>,
-    /// How lines look; as `--log-format`.
-    pub(crate) format: Option<LogFormat>,
-}
-
-/// `[traces]` of the settings file.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Traces {
-    /// Base URL of an OTLP/HTTP collector. `OTEL_EXPORTER_OTLP_ENDPOINT` stands above it.
-    pub(crate) otlp_endpoint: Option<String>,
-}
-
 /// How a line of the log looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// For people
-    #[default]
     Text,
     /// One JSON object per line, for programs
     Json,
@@ -54,17 +33,11 @@ pub(crate) enum LogFormat {
 ///
 /// # Errors
 ///
-/// [`Usage`]: a filter that cannot be read. A collector's URL that is none.
-pub(crate) fn init(
-    global: &Global,
-    settings: &Settings,
-    service: Option<&'static str>,
-) -> anyhow::Result<()> {
+/// A collector's URL that is none.
+pub(crate) fn init(settings: &Settings, service: Option<&'static str>) -> anyhow::Result<()> {
     let default = if service.is_some() { "info" } else { "warn" };
-    let level = global.log_level.as_deref().or(settings.log.level.as_deref()).unwrap_or(default);
-    let filter = EnvFilter::try_new(level)
-        .map_err(|error| Usage(format!("--log-level {level}: {error}")))?;
-    let lines = match global.log_format.or(settings.log.format).unwrap_or_default() {
+    let filter = EnvFilter::new(settings.log.level.as_deref().unwrap_or(default));
+    let lines = match settings.log.format {
         LogFormat::Text => fmt::layer()
             .with_ansi(io::IsTerminal::is_terminal(&io::stderr()))
             .with_target(false)

@@ -13,12 +13,13 @@ fn every_verb_has_help_with_an_example() {
     let machine = Machine::new();
     let verbs = [
         "run", "ps", "rm", "pull", "images", "build", "import", "tag", "rmi", "serve", "token",
-        "actor", "version",
+        "actor", "config", "version",
     ];
     let of_actors = ["create", "list", "show", "update", "rm", "send", "executions", "logs"];
     let all = verbs
         .iter()
         .map(|verb| vec![*verb])
+        .chain([vec!["config", "check"]])
         .chain(of_actors.iter().map(|verb| vec!["actor", verb]));
     for mut arguments in all {
         arguments.push("--help");

@@ -1,6 +1,7 @@
 //! Verb → function.
 
 mod actor;
+mod config;
 mod container;
 mod image;
 mod serve;
@@ -10,7 +11,7 @@ mod version;
 use anyhow::bail;
 
 use crate::args::{Command, Global};
-use crate::config::Settings;
+use crate::config::Said;
 use crate::telemetry;
 
 /// The exit code of the verb.
@@ -19,9 +20,14 @@ use crate::telemetry;
 ///
 /// Whatever the verb could not do; [`crate::exit`] makes a code and a line of it.
 pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
-    let settings = Settings::load(global)?;
+    let said = Said::read(global, command);
+    // This one is for settings that cannot be used, too.
+    if let Command::Config(args) = command {
+        return config::run(&said, args).map(|()| 0);
+    }
+    let settings = said.settings()?;
     let service = matches!(command, Command::Serve(_)).then_some("abax");
-    telemetry::init(global, &settings, service)?;
+    telemetry::init(&settings, service)?;
     let by_http = matches!(command, Command::Actor(_) | Command::Token(_) | Command::Version(_));
     if !by_http && !nix::unistd::geteuid().is_root() {
         bail!("this needs root, to make containers and to unpack images; try it with sudo");
@@ -36,10 +42,11 @@ pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
         Command::Import(args) => image::import::run(&settings, args),
         Command::Tag(args) => image::tag::run(&settings, args),
         Command::Rmi(args) => image::rmi::run(&settings, args),
-        Command::Serve(args) => serve::run(&settings, args),
+        Command::Serve(_) => serve::run(&settings),
         Command::Token(args) => token::run(&settings, args),
         Command::Actor(args) => actor::run(&settings, args),
         Command::Version(args) => version::run(args),
+        Command::Config(_) => Ok(()),
     }
     .map(|()| 0)
 }

@@ -21,7 +21,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::args;
 use crate::config::Settings;
 use crate::output;
 use crate::telemetry;
@@ -44,10 +43,10 @@ const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(4 * 3600);
 /// # Errors
 ///
 /// The service could not start, or one of its parts failed.
-pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()> {
+pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     let service = &settings.service;
-    let listen = args.listen.unwrap_or(service.listen);
-    let data = settings.data(args.data.as_deref());
+    let listen = service.listen;
+    let data = settings.data();
     // Nothing is made before the port is ours: a start that fails for a taken
     // port changes nothing.
     let listener = bind(listen)?;
@@ -60,7 +59,7 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
     let launcher = Launcher::start().context("could not start the launcher")?;
     // Executions may call the API back, and what the operator names besides.
     let mut host_ports = vec![address.port()];
-    host_ports.extend(service.host_ports.iter().chain(&args.host_ports));
+    host_ports.extend(&service.host_ports);
     let bridge = BridgeConfig {
         name: service.bridge.clone(),
         subnet: service.subnet,
@@ -71,20 +70,21 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
     // Now, so that what is wrong with it is said here, and no message waits for it.
     runtime.bridge(&bridge).context("could not prepare the network")?;
 
-    let public_url = args.public_url.clone().or_else(|| service.public_url.clone());
+    let public_url = service.public_url.clone();
     let mut of_actors = abax_actors::Config::sqlite(data.join(DATABASE));
     // Containers do not reach our loopback, but the gateway of their bridge
     // passes this one port on to it.
     of_actors.api_server = public_url
         .clone()
         .unwrap_or_else(|| format!("http://{}:{}", gateway(&bridge), address.port()));
+    of_actors.queues.clone_from(&service.queues);
     of_actors.max_attempts = service.max_attempts;
     of_actors.max_log_bytes = service.log_limit_bytes;
 
     let mut of_api = abax_api::Config { listen: address, ..abax_api::Config::default() };
     of_api.api_server.clone_from(&public_url);
 
-    let of_worker = worker_config(settings, args, bridge, keys.clone())?;
+    let of_worker = worker_config(settings, bridge, keys.clone())?;
 
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -104,7 +104,7 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
         let mut api = tokio::spawn(abax_api::serve(listener, app, stop.clone()));
         let mut worker =
             tokio::spawn(abax_worker::run(service, runtime, launcher, of_worker, stop.clone()));
-        announce(settings, args, address)?;
+        announce(settings, address)?;
 
         // Whichever ends first takes the other along.
         let ended = tokio::select! {
@@ -133,32 +133,25 @@ pub(crate) fn run(settings: &Settings, args: &args::Serve) -> anyhow::Result<()>
 
 fn worker_config(
     settings: &Settings,
-    args: &args::Serve,
     bridge: BridgeConfig,
     keys: Keys,
 ) -> anyhow::Result<abax_worker::Config> {
     let service = &settings.service;
-    let slots = match args.slots.or(service.slots) {
-        Some(slots) => NonZeroUsize::new(slots).context("--slots 0 would run nothing")?,
+    let slots = match service.slots {
+        Some(slots) => NonZeroUsize::new(slots).context("no slots would run nothing")?,
         None => std::thread::available_parallelism()
             .unwrap_or(NonZeroUsize::MIN)
             .saturating_mul(NonZeroUsize::new(4).expect("four is not zero")),
     };
-    if slots.get() > 400 {
-        bail!("--slots {slots}: one process runs at most 400 executions at once");
-    }
-    let memory = args.memory.as_ref().or(service.memory.as_ref());
+    let memory = service.memory.as_ref();
     // One service per data directory, and its database knows no other machine.
     let mut config = abax_worker::Config::new("embedded", slots, Mode::Bridge(bridge));
     config.alone = true;
     config.registries = settings.registries.clone();
-    config.drain = Duration::from_secs(args.drain.unwrap_or(service.drain_seconds));
-    if service.lease_seconds < 3 {
-        bail!("lease_seconds = {}: it takes at least 3 to renew a lease in", service.lease_seconds);
-    }
+    config.drain = Duration::from_secs(service.drain_seconds);
     config.lease = Duration::from_secs(service.lease_seconds);
     config.renew = config.lease / 3;
-    config.time_limit = args.time_limit.or(service.time_limit_seconds).map(Duration::from_secs);
+    config.time_limit = service.time_limit_seconds.map(Duration::from_secs);
     config.log_limit_bytes = service.log_limit_bytes;
     config.limits = Limits {
         memory_bytes: memory.map(|text| output::parse_size(text)).transpose()?,
@@ -326,7 +319,7 @@ fn stop_on_signals(stop: &CancellationToken) -> anyhow::Result<()> {
 }
 
 /// Where it is, and what to type next.
-fn announce(settings: &Settings, args: &args::Serve, address: SocketAddr) -> anyhow::Result<()> {
+fn announce(settings: &Settings, address: SocketAddr) -> anyhow::Result<()> {
     let reachable = match address.ip() {
         ip if ip.is_unspecified() => {
             SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
@@ -334,7 +327,7 @@ fn announce(settings: &Settings, args: &args::Serve, address: SocketAddr) -> any
         _ => address,
     };
     let mut flags = String::new();
-    match &args.data {
+    match settings.named_data() {
         Some(data) => flags.push_str(&format!(" --data {}", absolute(data).display())),
         None if settings.root != Path::new("/var/lib/abax") => {
             flags.push_str(&format!(" --root {}", settings.root.display()));

@@ -13,7 +13,7 @@ use crate::output;
 
 pub(crate) fn run(settings: &Settings, args: &args::Token) -> anyhow::Result<()> {
     let lifetime = lifetime(&args.lifetime)?;
-    let data = settings.data(args.data.as_deref());
+    let data = settings.data();
     let keys = serve::existing_keys(&data)
         .with_context(|| format!("could not read the signing key in {}", data.display()))?
         .with_context(|| {

@@ -27,7 +27,7 @@ use crate::output;
 ///
 /// Whatever the verb could not do.
 pub(crate) fn run(settings: &Settings, args: &args::Actor) -> anyhow::Result<()> {
-    let token = token(&args.server, &settings.data(args.server.data.as_deref()))?;
+    let token = token(&args.server, &settings.data())?;
     let client = Client::new(args.server.server.as_deref(), token, settings.ca_bundle.as_deref())?;
     let format = args.server.format;
     let tokio = tokio::runtime::Builder::new_current_thread()

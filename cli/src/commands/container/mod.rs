@@ -14,6 +14,6 @@ pub(crate) fn network(settings: &Settings, mode: NetworkMode) -> Mode {
     match mode {
         NetworkMode::None => Mode::None,
         NetworkMode::Host => Mode::Host,
-        NetworkMode::Bridge => Mode::Bridge(settings.bridge.clone()),
+        NetworkMode::Bridge => Mode::Bridge(settings.bridge()),
     }
 }

@@ -1,0 +1,271 @@
+//! Settings: flags over environment over the file over defaults.
+
+mod table;
+
+mod kind;
+
+mod sources;
+
+mod flags;
+
+mod check;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use abax_runtime::Runtime;
+use abax_runtime::network::BridgeConfig;
+use abax_runtime::registry::RegistriesConfig;
+use anyhow::{Context as _, anyhow, bail};
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+use toml::{Table, Value};
+
+pub(crate) use sources::Effective;
+
+use crate::args::{Command, Global};
+use crate::telemetry::LogFormat;
+use sources::Sources;
+
+const DEFAULT_FILE: &str = "/etc/abax/abax.toml";
+
+/// All settings, each with its value.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) root: PathBuf,
+    pub(crate) ca_bundle: Option<PathBuf>,
+    pub(crate) log: Log,
+    pub(crate) traces: Traces,
+    pub(crate) service: Service,
+    network: Network,
+    pub(crate) registries: RegistriesConfig,
+}
+
+/// `[log]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Log {
+    pub(crate) level: Option<String>,
+    pub(crate) format: LogFormat,
+}
+
+/// `[traces]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Traces {
+    pub(crate) otlp_endpoint: Option<String>,
+}
+
+/// `[service]`: what all processes of the service go by, and what `abax serve` is told.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public_url: Option<String>,
+    data: Option<PathBuf>,
+    pub(crate) slots: Option<usize>,
+    pub(crate) drain_seconds: u64,
+    pub(crate) lease_seconds: u64,
+    pub(crate) queues: Vec<String>,
+    pub(crate) max_attempts: u32,
+    pub(crate) time_limit_seconds: Option<u64>,
+    pub(crate) memory: Option<String>,
+    pub(crate) cpus: Option<f64>,
+    pub(crate) pids: Option<u64>,
+    pub(crate) log_limit_bytes: u64,
+    pub(crate) host_ports: Vec<u16>,
+    pub(crate) bridge: String,
+    pub(crate) subnet: Ipv4Net,
+}
+
+/// `[network]`: the bridge that `run` and `build` put containers on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Network {
+    bridge: String,
+    subnet: Ipv4Net,
+}
+
+/// What file, environment and flags say, before it is used.
+#[derive(Debug)]
+pub(crate) struct Said {
+    sources: Sources,
+}
+
+impl Said {
+    /// Reads the file, the environment and the command line.
+    pub(crate) fn read(global: &Global, command: &Command) -> Self {
+        let file = match &global.config {
+            Some(path) => Some(path.clone()),
+            None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
+        };
+        let mut sources = Sources::default();
+        if let Some(path) = &file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => sources.file(path, &text),
+                Err(error) => sources
+                    .problems
+                    .push(format!("could not read the settings in {}: {error}", path.display())),
+            }
+        }
+        sources.environment(|name| std::env::var(name).ok());
+        sources.flags(flags::given(global, command));
+        Self { sources }
+    }
+
+    /// One value for each setting.
+    pub(crate) fn effective(&self) -> Vec<Effective> {
+        self.sources.effective()
+    }
+
+    /// All that is wrong with single settings.
+    pub(crate) fn problems(&self) -> &[String] {
+        &self.sources.problems
+    }
+
+    /// The settings, if nothing is wrong with any of them.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the first, and how many more there are.
+    pub(crate) fn settings(&self) -> anyhow::Result<Settings> {
+        match self.problems() {
+            [] => Settings::of(&self.sources),
+            [only] => Err(anyhow!("{only}")),
+            [first, others @ ..] => {
+                Err(anyhow!("{first} (and {} more; `abax config check` lists them)", others.len()))
+            }
+        }
+    }
+}
+
+impl Settings {
+    fn of(sources: &Sources) -> anyhow::Result<Self> {
+        let mut all = Table::new();
+        for effective in sources.effective() {
+            let Some(value) = effective.value else {
+                // A section must be there even where nothing is set in it.
+                if let Some((section, _)) = effective.setting.key.split_once('.') {
+                    all.entry(section).or_insert_with(|| Value::Table(Table::new()));
+                }
+                continue;
+            };
+            match effective.setting.key.split_once('.') {
+                Some((section, name)) => {
+                    let section = all.entry(section).or_insert_with(|| Value::Table(Table::new()));
+                    if let Value::Table(section) = section {
+                        section.insert(name.to_owned(), value);
+                    }
+                }
+                None => {
+                    all.insert(effective.setting.key.to_owned(), value);
+                }
+            }
+        }
+        let mut settings: Self =
+            Value::Table(all).try_into().context("could not use the settings")?;
+        settings.root = std::path::absolute(&settings.root)
+            .with_context(|| format!("could not resolve {}", settings.root.display()))?;
+        if let Some(path) = &settings.ca_bundle {
+            check_certificates(path).context("ca_bundle")?;
+        }
+        Ok(settings)
+    }
+
+    /// The bridge of `run` and `build`.
+    pub(crate) fn bridge(&self) -> BridgeConfig {
+        BridgeConfig {
+            name: self.network.bridge.clone(),
+            subnet: self.network.subnet,
+            isolated: false,
+            host_ports: Vec::new(),
+        }
+    }
+
+    /// The runtime of these settings.
+    ///
+    /// # Errors
+    ///
+    /// Its directories could not be made or not be read.
+    pub(crate) fn open_runtime(&self) -> anyhow::Result<Runtime> {
+        let config =
+            abax_runtime::Config { root: self.root.clone(), ca_bundle: self.ca_bundle.clone() };
+        Runtime::open(config).with_context(|| format!("could not open {}", self.root.display()))
+    }
+
+    /// The runtime, after what crashed or killed processes left in it is cleared away.
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::open_runtime`], or something could not be cleared.
+    pub(crate) fn open_swept_runtime(&self) -> anyhow::Result<Runtime> {
+        let runtime = self.open_runtime()?;
+        runtime.sweep().context("could not clear away what a crash left behind")?;
+        Ok(runtime)
+    }
+
+    /// Where `abax serve` keeps its data.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.service.data.clone().unwrap_or_else(|| self.root.join("service"))
+    }
+
+    /// Whether `abax serve` was told to keep its data elsewhere than below the root.
+    pub(crate) fn named_data(&self) -> Option<&Path> {
+        self.service.data.as_deref()
+    }
+}
+
+/// Whether the file has certificates in PEM; containers get to see such files,
+/// so they must be what they are taken for.
+fn check_certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let pem = std::fs::read(path)
+        .with_context(|| format!("could not read the CA bundle {}", path.display()))?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if !pem.windows(begin.len()).any(|part| part == begin) {
+        bail!("the CA bundle {} has no certificate in PEM in it", path.display());
+    }
+    Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_of_the_table_has_a_field_and_the_reverse() {
+        // Defaults alone make settings: no field without an entry of the table.
+        let defaults = Settings::of(&Sources::default()).unwrap();
+        assert_eq!(defaults.root, Path::new("/var/lib/abax"));
+        assert_eq!(defaults.data(), Path::new("/var/lib/abax/service"));
+        // The runtime has defaults of its own, which must be those of the table.
+        let runtime = RegistriesConfig::default();
+        assert_eq!(format!("{:?}", defaults.registries), format!("{runtime:?}"));
+
+        // An entry without a field would be refused here.
+        let mut sources = Sources::default();
+        sources.file(
+            Path::new("abax.toml"),
+            "root = \"/srv/abax\"\n\
+             [log]\nlevel = \"debug\"\nformat = \"json\"\n\
+             [traces]\notlp_endpoint = \"http://collector:4318\"\n\
+             [registries]\nplain_http = [\"localhost:5000\"]\nca_bundle = \"/c\"\n\
+             docker_config = \"/d\"\nparallel_downloads = 1\nattempts = 2\n\
+             retry_delay_milliseconds = 1\ntimeout_seconds = 2\n\
+             [registries.mirrors]\n\"docker.io\" = [\"https://mirror.example.org\"]\n\
+             [network]\nbridge = \"br1\"\nsubnet = \"10.9.0.0/16\"\n\
+             [service]\nlisten = \"0.0.0.0:80\"\nslots = 3\ndrain_seconds = 5\nlease_seconds = 60\nqueues = [\"a\"]\n\
+             time_limit_seconds = 60\nmemory = \"1g\"\ncpus = 2\npids = 100\n\
+             log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
+             host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n",
+        );
+        assert!(sources.problems.is_empty(), "{:?}", sources.problems);
+        for effective in sources.effective() {
+            // A file that must exist is not for this test.
+            let elsewhere = effective.setting.key == "ca_bundle";
+            assert!(effective.value.is_some() || elsewhere, "{}", effective.setting.key);
+        }
+        let settings = Settings::of(&sources).unwrap();
+        assert_eq!(settings.service.cpus, Some(2.0));
+    }
+}

@@ -1,0 +1,178 @@
+//! Every setting there is: its names, its form, its default. `docs/configuration.md`
+//! shows the same table, and a test compares the two.
+
+use super::kind::Kind;
+
+/// One setting.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// `section.name` of the file.
+    pub(crate) key: &'static str,
+    /// The environment variable.
+    pub(crate) env: &'static str,
+    /// The flags, each behind its verb.
+    pub(crate) flags: &'static [&'static str],
+    pub(crate) kind: Kind,
+    pub(crate) default: Preset,
+    /// One sentence for the documentation.
+    pub(crate) meaning: &'static str,
+}
+
+/// What holds where nothing is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Preset {
+    /// This value, as the environment would give it.
+    Value(&'static str),
+    /// The value of another setting.
+    Of(&'static str),
+    /// No value; these words say what that means.
+    Words(&'static str),
+}
+
+use Kind::{
+    Address, Filter, Mirrors, Names, Number, OneOf, Path, Ports, Size, Subnet, Text, Texts, Url,
+    Whole,
+};
+use Preset::{Of, Value, Words};
+
+const DAY: i64 = 86_400;
+const MAX: i64 = i64::MAX;
+
+macro_rules! settings {
+    ($($key:literal $env:literal [$($flag:literal),*] $kind:expr, $default:expr, $meaning:literal;)*) => {
+        &[$(Setting {
+            key: $key,
+            env: $env,
+            flags: &[$($flag),*],
+            kind: $kind,
+            default: $default,
+            meaning: $meaning,
+        }),*]
+    };
+}
+
+/// All settings, in the order of the documentation.
+#[rustfmt::skip]
+pub(crate) const SETTINGS: &[Setting] = settings! {
+    "root" "ABAX_ROOT" ["--root"] Path, Value("/var/lib/abax"),
+        "Where images, containers and the data of `abax serve` are kept.";
+    "ca_bundle" "ABAX_CA_BUNDLE" ["--ca-bundle"] Path, Words("the system's"),
+        "Certificates (PEM) to trust beside the system's, in pulls, builds and containers.";
+
+    "log.level" "ABAX_LOG" ["--log-level"] Filter, Words("`info` for services, else `warn`"),
+        "What goes to the log on standard error: a level, or a filter of tracing.";
+    "log.format" "ABAX_LOG_FORMAT" ["--log-format"] OneOf(&["text", "json"]), Value("text"),
+        "How the log is written; `json` is one object per line.";
+
+    "traces.otlp_endpoint" "ABAX_TRACES_OTLP_ENDPOINT" [] Url(&["http", "https"]), Words("no traces"),
+        "Where spans go by OTLP over HTTP, as `http://HOST:4318`; `OTEL_EXPORTER_OTLP_ENDPOINT` stands above it.";
+
+    "service.listen" "ABAX_LISTEN" ["serve --listen"] Address, Value("127.0.0.1:8000"),
+        "Where `abax serve` listens; port 0 takes a free one.";
+    "service.public_url" "ABAX_PUBLIC_URL" ["serve --public-url"] Url(&["http", "https"]), Words("`http://` and the address"),
+        "The address at which users and executions reach the service.";
+    "service.data" "ABAX_DATA" ["serve --data", "token --data", "actor --data"] Path, Words("`root`/service"),
+        "Where `abax serve` keeps its database, its signing key and its admin token.";
+    "service.slots" "ABAX_SLOTS" ["serve --slots"] Whole(1, 400), Words("4 per CPU"),
+        "Executions that run at once.";
+    "service.drain_seconds" "ABAX_SERVICE_DRAIN_SECONDS" ["serve --drain"] Whole(0, DAY), Value("30"),
+        "How long a stop waits for running executions, before it gives them back.";
+    "service.lease_seconds" "ABAX_SERVICE_LEASE_SECONDS" [] Whole(3, DAY), Value("30"),
+        "How long an execution stays with a host that is not heard of any more.";
+    "service.queues" "ABAX_SERVICE_QUEUES" [] Names, Value("default,special"),
+        "The queues (classes of hosts) that an actor may name; `default`, which the others have, must be one.";
+    "service.max_attempts" "ABAX_SERVICE_MAX_ATTEMPTS" [] Whole(1, 100), Value("3"),
+        "How often an execution is tried when its host dies.";
+    "service.time_limit_seconds" "ABAX_SERVICE_TIME_LIMIT_SECONDS" ["serve --time-limit"] Whole(1, MAX), Words("no limit"),
+        "The longest that an execution may run.";
+    "service.memory" "ABAX_SERVICE_MEMORY" ["serve --memory"] Size, Words("no limit"),
+        "Memory of an execution whose actor sets none.";
+    "service.cpus" "ABAX_SERVICE_CPUS" [] Number, Words("no limit"),
+        "CPUs of an execution whose actor sets none.";
+    "service.pids" "ABAX_SERVICE_PIDS" [] Whole(1, MAX), Words("no limit of its own"),
+        "Processes and threads of an execution, beside the bound that all share.";
+    "service.log_limit_bytes" "ABAX_SERVICE_LOG_LIMIT_BYTES" [] Whole(1, 1 << 32), Value("1000000"),
+        "What is kept of an execution's output.";
+    "service.host_ports" "ABAX_SERVICE_HOST_PORTS" ["serve --host-port"] Ports, Value(""),
+        "Ports of the host's loopback that executions reach, at `host.abax.internal`.";
+    "service.bridge" "ABAX_SERVICE_BRIDGE" [] Text, Value("abax1"),
+        "The bridge of executions; they cannot see each other there.";
+    "service.subnet" "ABAX_SERVICE_SUBNET" [] Subnet, Value("172.30.0.0/16"),
+        "Its addresses.";
+
+    "network.bridge" "ABAX_NETWORK_BRIDGE" [] Text, Value("abax0"),
+        "The bridge of `abax run` and `abax build`.";
+    "network.subnet" "ABAX_NETWORK_SUBNET" [] Subnet, Value("172.29.0.0/16"),
+        "Its addresses.";
+
+    "registries.mirrors" "ABAX_REGISTRIES_MIRRORS" [] Mirrors, Value("{}"),
+        "By registry, what to ask before it, in order; a TOML table of lists, in the environment too.";
+    "registries.plain_http" "ABAX_REGISTRIES_PLAIN_HTTP" [] Texts, Value(""),
+        "Registries that speak HTTP without TLS; those on loopback need not be named.";
+    "registries.ca_bundle" "ABAX_REGISTRIES_CA_BUNDLE" [] Path, Of("ca_bundle"),
+        "Certificates (PEM) to trust beside the system's, in pulls only.";
+    "registries.docker_config" "ABAX_REGISTRIES_DOCKER_CONFIG" [] Path, Words("`~/.docker/config.json`"),
+        "Docker's file with credentials of registries and credential helpers.";
+    "registries.parallel_downloads" "ABAX_REGISTRIES_PARALLEL_DOWNLOADS" [] Whole(1, 100), Value("3"),
+        "Layers that are downloaded at the same time.";
+    "registries.attempts" "ABAX_REGISTRIES_ATTEMPTS" [] Whole(1, 100), Value("6"),
+        "How often a request is tried that fails for a reason that may pass.";
+    "registries.retry_delay_milliseconds" "ABAX_REGISTRIES_RETRY_DELAY_MILLISECONDS" [] Whole(0, 3_600_000), Value("500"),
+        "The wait before the second attempt; it doubles from one to the next.";
+    "registries.timeout_seconds" "ABAX_REGISTRIES_TIMEOUT_SECONDS" [] Whole(1, DAY), Value("30"),
+        "How long to wait for a connection to a registry, and for the next bytes on it.";
+};
+
+/// The setting of this key.
+pub(crate) fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_this_table() {
+        let mut table = String::from(
+            "| key | environment | flag | default | meaning |\n| --- | --- | --- | --- | --- |\n",
+        );
+        for setting in SETTINGS {
+            let flags: Vec<_> = setting.flags.iter().map(|flag| format!("`{flag}`")).collect();
+            let default = match setting.default {
+                Preset::Value("") => "none".to_owned(),
+                Preset::Value(text) => format!("`{text}`"),
+                Preset::Of(key) => format!("that of `{key}`"),
+                Preset::Words(words) => words.to_owned(),
+            };
+            table.push_str(&format!(
+                "| `{}` | `{}` | {} | {default} | {} |\n",
+                setting.key,
+                setting.env,
+                flags.join("<br>"),
+                setting.meaning
+            ));
+        }
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+        let page = std::fs::read_to_string(path).unwrap();
+        assert!(page.contains(&table), "the table of docs/configuration.md must be:\n\n{table}");
+        let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, SETTINGS.len(), "settings stand in one table only");
+    }
+
+    #[test]
+    fn names_are_not_given_twice_and_defaults_are_values() {
+        for (n, setting) in SETTINGS.iter().enumerate() {
+            for other in &SETTINGS[..n] {
+                assert!(setting.key != other.key && setting.env != other.env, "{}", setting.key);
+            }
+            match setting.default {
+                Preset::Value(text) => {
+                    assert!(setting.kind.read(text).is_some(), "{}", setting.key)
+                }
+                Preset::Of(key) => assert!(find(key).is_some(), "{}", setting.key),
+                Preset::Words(_) => {}
+            }
+        }
+    }
+}

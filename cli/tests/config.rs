@@ -1,0 +1,116 @@
+//! Settings from the file, the environment and flags, as `abax config check` shows them.
+
+#![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
+
+mod machine;
+
+use std::process::Command;
+
+use machine::{Machine, Ran};
+use serde_json::Value;
+
+/// A value of each setting that is not its default, as the environment has it.
+const SAMPLES: &[(&str, &str)] = &[
+    ("root", "/srv/abax"),
+    ("ca_bundle", "CERTIFICATES"),
+    ("log.level", "debug"),
+    ("log.format", "json"),
+    ("traces.otlp_endpoint", "http://collector:4318/"),
+    ("service.listen", "127.0.0.1:8001"),
+    ("service.public_url", "https://abax.example.org/"),
+    ("service.data", "/srv/data"),
+    ("service.slots", "3"),
+    ("service.drain_seconds", "31"),
+    ("service.lease_seconds", "60"),
+    ("service.queues", "default,gpu"),
+    ("service.max_attempts", "4"),
+    ("service.time_limit_seconds", "60"),
+    ("service.memory", "1g"),
+    ("service.cpus", "1.5"),
+    ("service.pids", "100"),
+    ("service.log_limit_bytes", "1000"),
+    ("service.host_ports", "5432,8080"),
+    ("service.bridge", "br1"),
+    ("service.subnet", "10.1.0.0/16"),
+    ("network.bridge", "br2"),
+    ("network.subnet", "10.2.0.0/16"),
+    ("registries.mirrors", "{ \"docker.io\" = [\"https://mirror.example.org\"] }"),
+    ("registries.plain_http", "registry.lan:5000"),
+    ("registries.ca_bundle", "CERTIFICATES"),
+    ("registries.docker_config", "/srv/config.json"),
+    ("registries.parallel_downloads", "4"),
+    ("registries.attempts", "7"),
+    ("registries.retry_delay_milliseconds", "501"),
+    ("registries.timeout_seconds", "31"),
+];
+
+fn check(environment: &[(&str, &str)]) -> Ran {
+    let arguments = ["config", "check", "--format", "json"];
+    // Nothing but what the test says.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_abax"));
+    command.args(arguments);
+    command.env_clear().env("ABAX_CONFIG", "/dev/null").envs(environment.iter().copied());
+    Ran::of(&arguments, command.output().unwrap())
+}
+
+/// Ignoring how lists and texts are written.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !" []\"{}".contains(*c)).collect()
+}
+
+#[test]
+fn every_setting_is_understood_from_the_environment() {
+    let machine = Machine::new();
+    let certificates = machine.path("ca.pem");
+    std::fs::write(&certificates, "-----BEGIN CERTIFICATE-----\n").unwrap();
+    let certificates = certificates.to_str().unwrap();
+
+    let defaults: Value = serde_json::from_str(check(&[]).success()).unwrap();
+    let defaults = defaults.as_object().unwrap();
+    for key in defaults.keys() {
+        assert!(SAMPLES.iter().any(|(sample, _)| sample == key), "{key} has no sample here");
+    }
+    let environment: Vec<(&str, &str)> = SAMPLES
+        .iter()
+        .map(|(key, value)| {
+            let variable = defaults[*key]["environment"].as_str().unwrap();
+            (variable, if *value == "CERTIFICATES" { certificates } else { value })
+        })
+        .collect();
+    let ran = check(&environment);
+    let found: Value = serde_json::from_str(ran.success()).unwrap();
+    for ((key, _), (variable, value)) in SAMPLES.iter().zip(&environment) {
+        assert_eq!(found[key]["from"], *variable, "{key}");
+        assert_ne!(found[key]["value"], defaults[*key]["value"], "{key}");
+        assert_eq!(plain(found[key]["value"].as_str().unwrap()), plain(value), "{key}");
+    }
+}
+
+#[test]
+fn all_problems_are_listed_each_with_its_place() {
+    let machine = Machine::new();
+    let file = machine.path("wrong.toml");
+    std::fs::write(&file, "[service]\nmemroy = \"1g\"\nslots = 0\n").unwrap();
+    let file = file.to_str().unwrap();
+    let arguments = ["--config", file, "config", "check"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_abax"));
+    let output = command.args(arguments).env("ABAX_LOG_FORMAT", "xml").output().unwrap();
+    let ran = Ran::of(&arguments, output);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert_eq!(ran.stderr.lines().count(), 3, "{}", ran.stderr);
+    for part in [file, "did you mean service.memory?", "service.slots is 0", "ABAX_LOG_FORMAT"] {
+        assert!(ran.stderr.contains(part), "no {part} in {}", ran.stderr);
+    }
+    assert!(ran.stdout.contains("service.listen"), "{}", ran.stdout);
+    // Any other verb says the first, and that there are more.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_abax"));
+    let arguments = ["--config", file, "version"];
+    let ran = Ran::of(&arguments, command.args(arguments).output().unwrap());
+    ran.fails(1, &["1 more", "abax config check"]);
+}
+
+#[test]
+fn settings_that_do_not_go_together_are_said() {
+    let ran = check(&[("ABAX_SERVICE_SUBNET", "172.29.5.0/24")]);
+    ran.fails(1, &["service.subnet", "network.subnet", "overlap"]);
+}
