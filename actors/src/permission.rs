@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::actor::Actor;
+use crate::service::ClaimKey;
 
 /// A name space of users and actors; nothing crosses it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,13 +59,22 @@ pub struct Caller {
     pub user: String,
     /// What it is beside being a user.
     pub role: Role,
+    /// The claim that acts for the user, where it is an execution of an actor:
+    /// what it sets as its actor's state counts with its end.
+    pub claim: Option<ClaimKey>,
 }
 
 impl Caller {
     /// The user `user` of `tenant` with `role`.
     #[must_use]
     pub fn new(tenant: Tenant, user: impl Into<String>, role: Role) -> Self {
-        Self { tenant, user: user.into(), role }
+        Self { tenant, user: user.into(), role, claim: None }
+    }
+
+    /// The same user, by an execution that runs under `claim`.
+    #[must_use]
+    pub fn by(self, claim: ClaimKey) -> Self {
+        Self { claim: Some(claim), ..self }
     }
 
     pub(crate) fn may_set_restricted(&self) -> bool {

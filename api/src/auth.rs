@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use abax_actors::{Caller, Clock, Role, Tenant, Time};
+use abax_actors::{Caller, ClaimKey, Clock, ExecutionId, Role, Tenant, Time};
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -58,6 +58,11 @@ struct Claims {
     /// Seconds since the epoch, as are all times of RFC 7519.
     iat: i64,
     exp: i64,
+    /// The execution that the token was made for, and which claim of it.
+    #[serde(rename = "abax/execution", default, skip_serializing_if = "Option::is_none")]
+    execution: Option<String>,
+    #[serde(rename = "abax/epoch", default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<i64>,
 }
 
 /// Why a token does not hold.
@@ -118,14 +123,44 @@ impl Keys {
         roles: &[R],
         lifetime: Duration,
     ) -> SecretString {
+        let roles = roles.iter().map(|role| role.as_ref().to_owned()).collect();
+        self.sign(self.claims(user, tenant, roles, lifetime))
+    }
+
+    /// A token for an execution of an actor of `user`'s, as long as it runs under
+    /// `claim`: the service tells its writes from those of other attempts by it.
+    ///
+    /// # Panics
+    ///
+    /// Never, as [`Keys::mint`].
+    pub fn mint_for(
+        &self,
+        claim: &ClaimKey,
+        user: &str,
+        tenant: &str,
+        lifetime: Duration,
+    ) -> SecretString {
+        self.sign(Claims {
+            execution: Some(claim.execution.to_string()),
+            epoch: Some(claim.epoch),
+            ..self.claims(user, tenant, Vec::new(), lifetime)
+        })
+    }
+
+    fn claims(&self, user: &str, tenant: &str, roles: Vec<String>, lifetime: Duration) -> Claims {
         let now = self.clock.now();
-        let claims = Claims {
+        Claims {
             sub: user.to_owned(),
             tenant: tenant.to_owned(),
-            roles: roles.iter().map(|role| role.as_ref().to_owned()).collect(),
+            roles,
             iat: seconds(now),
             exp: seconds(now.after(lifetime)),
-        };
+            execution: None,
+            epoch: None,
+        }
+    }
+
+    fn sign(&self, claims: Claims) -> SecretString {
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
             .expect("claims serialize, and HMAC takes a key of any length")
             .into()
@@ -157,7 +192,12 @@ impl Keys {
             return Err(invalid("it names no user or no tenant"));
         }
         let role = claims.roles.iter().map(|role| role_of(role)).max().unwrap_or(Role::User);
-        Ok(Caller::new(Tenant::new(claims.tenant), claims.sub, role))
+        let caller = Caller::new(Tenant::new(claims.tenant), claims.sub, role);
+        match (claims.execution.as_deref().map(ExecutionId::parse), claims.epoch) {
+            (None, None) => Ok(caller),
+            (Some(Some(execution)), Some(epoch)) => Ok(caller.by(ClaimKey { execution, epoch })),
+            _ => Err(invalid("it names no claim of an execution")),
+        }
     }
 }
 
@@ -299,6 +339,20 @@ mod tests {
             error.to_string(),
             "the token expired at 2027-01-15T08:01:00.000Z; get a new one with `abax token`"
         );
+    }
+
+    #[test]
+    fn the_token_of_an_execution_names_its_claim() {
+        let keys = Keys::new(SECRET).unwrap();
+        let claim = ClaimKey { execution: ExecutionId::generate(), epoch: 7 };
+        let token = keys.mint_for(&claim, "ada", "ABAX", Duration::from_secs(60));
+        let caller = keys.verify(token.expose_secret()).unwrap();
+        assert_eq!(caller, Caller::new(Tenant::new("ABAX"), "ada", Role::User).by(claim.clone()));
+
+        let half = Claims { epoch: None, ..keys.claims("ada", "ABAX", Vec::new(), LEEWAY) };
+        let half = Claims { execution: Some(claim.execution.to_string()), ..half };
+        let error = keys.verify(keys.sign(half).expose_secret()).unwrap_err();
+        assert!(error.to_string().contains("names no claim"), "{error}");
     }
 
     #[test]

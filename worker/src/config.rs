@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use abax_actors::{Actor, Clock};
+use abax_actors::{Claim, Clock};
 use abax_runtime::cgroup::Limits;
 use abax_runtime::network::Mode;
 use abax_runtime::registry::RegistriesConfig;
@@ -15,17 +15,18 @@ use abax_runtime::registry::RegistriesConfig;
 #[derive(Clone)]
 pub struct AccessTokens(Arc<Mint>);
 
-type Mint = dyn Fn(&Actor) -> Option<String> + Send + Sync;
+type Mint = dyn Fn(&Claim) -> Option<String> + Send + Sync;
 
 impl AccessTokens {
-    /// Tokens as `mint` makes them: for the actor's owner, or none.
+    /// Tokens as `mint` makes them: for the owner of the claim's actor, bound to
+    /// the claim; or none.
     #[must_use]
-    pub fn new(mint: impl Fn(&Actor) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub fn new(mint: impl Fn(&Claim) -> Option<String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(mint))
     }
 
-    pub(crate) fn mint(&self, actor: &Actor) -> Option<String> {
-        (self.0)(actor)
+    pub(crate) fn mint(&self, claim: &Claim) -> Option<String> {
+        (self.0)(claim)
     }
 }
 

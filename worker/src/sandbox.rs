@@ -156,8 +156,7 @@ impl Sandbox {
     fn options(&self, config: &Config, claim: &Claim, limits: Limits) -> Options {
         let mut env = claim.environment.clone();
         if claim.actor.token.wanted()
-            && let Some(token) =
-                config.access_tokens.as_ref().and_then(|tokens| tokens.mint(&claim.actor))
+            && let Some(token) = config.access_tokens.as_ref().and_then(|tokens| tokens.mint(claim))
         {
             env.retain(|(name, _)| name != ACCESS_TOKEN);
             env.push((ACCESS_TOKEN.to_owned(), token));

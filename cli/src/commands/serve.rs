@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use abax_actors::{Actor, Clock, Service};
+use abax_actors::{Claim, Clock, Service};
 use abax_api::{App, Keys};
 use abax_runtime::cgroup::Limits;
 use abax_runtime::container::Launcher;
@@ -159,9 +159,9 @@ fn worker_config(
         pids: service.pids,
         ..Limits::default()
     };
-    config.access_tokens = Some(AccessTokens::new(move |actor: &Actor| {
-        let token =
-            keys.mint::<&str>(&actor.owner, actor.tenant.as_str(), &[], ACCESS_TOKEN_LIFETIME);
+    config.access_tokens = Some(AccessTokens::new(move |claim: &Claim| {
+        let (owner, tenant) = (&claim.actor.owner, claim.actor.tenant.as_str());
+        let token = keys.mint_for(&claim.key, owner, tenant, ACCESS_TOKEN_LIFETIME);
         Some(token.expose_secret().to_owned())
     }));
     Ok(config)
