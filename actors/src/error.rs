@@ -109,6 +109,18 @@ pub enum Error {
         /// Which step failed, and how.
         source: sqlx::migrate::MigrateError,
     },
+    /// The schema lacks what this program needs.
+    #[error(
+        "the database's schema is at step {}, and this program needs step {needed}: \
+         run `abax migrate`",
+        found.unwrap_or(0)
+    )]
+    NotMigrated {
+        /// The last step that was taken, if any was.
+        found: Option<i64>,
+        /// The step that is needed.
+        needed: i64,
+    },
     /// A row does not hold what we wrote.
     #[error("{table}.{column} of {row} holds what cannot be read")]
     Inconsistent {

@@ -51,18 +51,10 @@ pub struct Execution {
 
 impl Execution {
     /// One whose message was just accepted.
-    pub(crate) fn accepted(
-        id: ExecutionId,
-        actor: &Actor,
-        executor: String,
-        now: Time,
-        queued: bool,
-    ) -> Self {
+    pub(crate) fn accepted(id: ExecutionId, actor: &Actor, executor: String, now: Time) -> Self {
         let mut phases = Phases::default();
         phases.set(Phase::Accepted, now);
-        if queued {
-            phases.set(Phase::Queued, now);
-        }
+        phases.set(Phase::Queued, now);
         Self {
             id,
             actor: actor.id.clone(),

@@ -2,17 +2,29 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+#[macro_use]
 mod fixture;
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use abax_actors::{ActorStatus, ActorUpdate, NewMessage};
-use fixture::{Fixture, LEASE, claim, nothing_is_deliverable, receive, succeeded};
+use fixture::{Engine, Fixture, LEASE, claim, nothing_is_deliverable, receive, succeeded};
 
-#[tokio::test]
-async fn a_dropped_delivery_comes_back() {
-    let f = Fixture::new().await;
+on_each_engine![
+    a_dropped_delivery_comes_back,
+    what_cannot_be_claimed_comes_back_later_and_holds_nobody_up,
+    a_receiver_that_gives_up_takes_nothing_along,
+    a_long_queue_of_one_actor_starves_nobody,
+    a_stateful_actor_runs_one_execution_at_a_time_in_order,
+    the_state_that_one_execution_leaves_is_what_the_next_sees,
+    max_workers_bounds_what_runs_at_once,
+    messages_of_an_actor_in_error_wait_for_its_update,
+    two_services_on_one_database_share_the_work,
+];
+
+async fn a_dropped_delivery_comes_back(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
     for _ in 0..3 {
@@ -28,13 +40,11 @@ async fn a_dropped_delivery_comes_back() {
     assert_eq!(receive(&f.service).await.execution, sent.id);
 }
 
-#[tokio::test]
-async fn what_cannot_be_claimed_comes_back_later_and_holds_nobody_up() {
-    let f = Fixture::new().await;
+async fn what_cannot_be_claimed_comes_back_later_and_holds_nobody_up(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let (host, actor) = (f.host().await, f.actor().await);
     let broken = f.send(&actor, "broken").await;
-    let sql = "update messages set kind = 'unknown'";
-    sqlx::query(sql).execute(&mut f.sql().await).await.unwrap();
+    f.rows.execute("update messages set kind = 'unknown'").await;
     let whole = f.send(&actor, "whole").await;
 
     let delivery = receive(&f.service).await;
@@ -46,9 +56,8 @@ async fn what_cannot_be_claimed_comes_back_later_and_holds_nobody_up() {
     assert_eq!(receive(&f.service).await.execution, broken.id);
 }
 
-#[tokio::test]
-async fn a_receiver_that_gives_up_takes_nothing_along() {
-    let f = Fixture::new().await;
+async fn a_receiver_that_gives_up_takes_nothing_along(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.register(|new| new.max_workers = Some(100)).await;
     for _ in 0..20 {
         f.send(&actor, "x").await;
@@ -68,9 +77,8 @@ async fn a_receiver_that_gives_up_takes_nothing_along() {
     }
 }
 
-#[tokio::test]
-async fn a_long_queue_of_one_actor_starves_nobody() {
-    let f = Fixture::new().await;
+async fn a_long_queue_of_one_actor_starves_nobody(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let busy = f.register(|new| new.max_workers = Some(1_000)).await;
     let sends = (0..1_000).map(|_| f.send(&busy, "x"));
     futures_util::future::join_all(sends).await;
@@ -81,9 +89,8 @@ async fn a_long_queue_of_one_actor_starves_nobody() {
     assert!(next.iter().any(|d| d.execution == one.id), "the other actor has its turn");
 }
 
-#[tokio::test]
-async fn a_stateful_actor_runs_one_execution_at_a_time_in_order() {
-    let f = Fixture::new().await;
+async fn a_stateful_actor_runs_one_execution_at_a_time_in_order(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.register(|new| new.stateless = false).await;
     let mut sent = Vec::new();
@@ -107,9 +114,8 @@ async fn a_stateful_actor_runs_one_execution_at_a_time_in_order() {
     assert_eq!(ran, sent);
 }
 
-#[tokio::test]
-async fn the_state_that_one_execution_leaves_is_what_the_next_sees() {
-    let f = Fixture::new().await;
+async fn the_state_that_one_execution_leaves_is_what_the_next_sees(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.register(|new| new.stateless = false).await;
     f.send(&actor, "1").await;
@@ -126,9 +132,8 @@ async fn the_state_that_one_execution_leaves_is_what_the_next_sees() {
     assert_eq!(state(&f.claim(&host).await), r#"{'n': 1, 's': "it's"}"#);
 }
 
-#[tokio::test]
-async fn max_workers_bounds_what_runs_at_once() {
-    let f = Fixture::new().await;
+async fn max_workers_bounds_what_runs_at_once(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.register(|new| new.max_workers = Some(2)).await;
     for _ in 0..4 {
@@ -142,9 +147,8 @@ async fn max_workers_bounds_what_runs_at_once() {
     assert!(nothing_is_deliverable(&f.service).await);
 }
 
-#[tokio::test]
-async fn messages_of_an_actor_in_error_wait_for_its_update() {
-    let f = Fixture::new().await;
+async fn messages_of_an_actor_in_error_wait_for_its_update(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     assert!(f.service.actor_failed(&actor.id, 1, "no image busybox").await.unwrap());
@@ -162,9 +166,8 @@ async fn messages_of_an_actor_in_error_wait_for_its_update() {
     assert_eq!(claim.actor.image, "busybox:1");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_services_on_one_file_share_the_work() {
-    let f = Fixture::new().await;
+async fn two_services_on_one_database_share_the_work(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let other = f.again().await;
     let actor = f.register(|new| new.max_workers = Some(1_000)).await;
     let mut sent = HashSet::new();

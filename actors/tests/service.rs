@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+#[macro_use]
 mod fixture;
 
 use std::collections::HashMap;
@@ -11,12 +12,38 @@ use abax_actors::{
     ActorStatus, ActorUpdate, Caller, ClaimKey, Deleted, Error, Execution, ExecutionStatus, Finish,
     Interruption, Json, NewActor, NewMessage, Noun, Outcome, Phase, Role, Tenant,
 };
-use fixture::{Fixture, LEASE, PATIENCE, nothing_is_deliverable, succeeded};
+use fixture::{Engine, Fixture, LEASE, PATIENCE, nothing_is_deliverable, succeeded};
 use proptest::prelude::*;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nothing_is_claimed_twice() {
-    let f = Fixture::new().await;
+on_each_engine![
+    nothing_is_claimed_twice,
+    an_execution_has_its_phases_and_its_end,
+    the_environment_is_that_of_abaco,
+    the_end_told_by_a_superseded_claim_changes_nothing,
+    hosts_that_die_again_and_again_lose_the_execution,
+    renewed_leases_do_not_end,
+    a_drain_spends_no_attempt_and_a_failed_start_does,
+    halting_ends_what_waits_and_interrupts_what_runs,
+    an_execution_that_was_to_be_halted_is_not_tried_again,
+    purging_gives_what_waited_an_end,
+    deleting_an_actor_stops_what_runs_and_then_leaves_nothing,
+    deleting_an_idle_actor_is_done_at_once,
+    only_the_owner_and_admins_of_the_tenant_get_at_an_actor,
+    what_is_not_there_is_said_so,
+    updates_replace_the_settings_and_keep_what_must_stay,
+    states_of_any_json_are_kept_and_stateless_actors_have_none,
+    restricted_attributes_are_refused_to_users,
+    logs_are_cut_where_the_limit_is_and_say_so,
+    logs_expire_by_the_actors_wish_up_to_the_ceiling,
+    logs_are_followed_while_they_grow,
+    waiting_ends_with_the_execution_or_with_patience,
+    registered_actors_are_prepared_once_at_a_time,
+    an_actor_says_what_it_waits_for_until_it_is_ready,
+    preparations_that_come_to_nothing_rest_longer_each_time,
+];
+
+async fn nothing_is_claimed_twice(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.register(|new| new.max_workers = Some(1_000)).await;
     let sends = (0..100).map(|i| {
         let (service, owner, actor) = (f.service.clone(), f.owner.clone(), actor.id.clone());
@@ -54,9 +81,8 @@ async fn nothing_is_claimed_twice() {
     }
 }
 
-#[tokio::test]
-async fn an_execution_has_its_phases_and_its_end() {
-    let f = Fixture::new().await;
+async fn an_execution_has_its_phases_and_its_end(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "hello").await;
@@ -112,9 +138,8 @@ async fn an_execution_has_its_phases_and_its_end() {
     assert_eq!(f.claim(&host).await.worker, workers[0].id);
 }
 
-#[tokio::test]
-async fn the_environment_is_that_of_abaco() {
-    let f = Fixture::new().await;
+async fn the_environment_is_that_of_abaco(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f
         .register(|new| {
@@ -159,9 +184,8 @@ async fn the_environment_is_that_of_abaco() {
     assert!(!format!("{claim:?}").contains("sent"), "environments are not for logs");
 }
 
-#[tokio::test]
-async fn the_end_told_by_a_superseded_claim_changes_nothing() {
-    let f = Fixture::new().await;
+async fn the_end_told_by_a_superseded_claim_changes_nothing(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
@@ -196,9 +220,8 @@ async fn the_end_told_by_a_superseded_claim_changes_nothing() {
     assert_eq!(f.logs(&sent).await, "of the second");
 }
 
-#[tokio::test]
-async fn hosts_that_die_again_and_again_lose_the_execution() {
-    let f = Fixture::new().await;
+async fn hosts_that_die_again_and_again_lose_the_execution(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
@@ -214,9 +237,8 @@ async fn hosts_that_die_again_and_again_lose_the_execution() {
     assert!(nothing_is_deliverable(&f.service).await);
 }
 
-#[tokio::test]
-async fn renewed_leases_do_not_end() {
-    let f = Fixture::new().await;
+async fn renewed_leases_do_not_end(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
@@ -232,9 +254,8 @@ async fn renewed_leases_do_not_end() {
     assert_eq!(f.service.health().await.unwrap().hosts, 1);
 }
 
-#[tokio::test]
-async fn a_drain_spends_no_attempt_and_a_failed_start_does() {
-    let f = Fixture::new().await;
+async fn a_drain_spends_no_attempt_and_a_failed_start_does(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
@@ -257,9 +278,8 @@ async fn a_drain_spends_no_attempt_and_a_failed_start_does() {
     assert_eq!(ended.reason.as_deref(), Some("the registry answered 503"));
 }
 
-#[tokio::test]
-async fn halting_ends_what_waits_and_interrupts_what_runs() {
-    let f = Fixture::new().await;
+async fn halting_ends_what_waits_and_interrupts_what_runs(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.register(|new| new.stateless = false).await;
     let id = actor.id.as_str();
@@ -289,9 +309,8 @@ async fn halting_ends_what_waits_and_interrupts_what_runs() {
     }
 }
 
-#[tokio::test]
-async fn an_execution_that_was_to_be_halted_is_not_tried_again() {
-    let f = Fixture::new().await;
+async fn an_execution_that_was_to_be_halted_is_not_tried_again(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
@@ -302,9 +321,8 @@ async fn an_execution_that_was_to_be_halted_is_not_tried_again() {
     assert_eq!(f.execution(&sent).await.outcome, Some(Outcome::Cancelled));
 }
 
-#[tokio::test]
-async fn purging_gives_what_waited_an_end() {
-    let f = Fixture::new().await;
+async fn purging_gives_what_waited_an_end(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let running = f.send(&actor, "1").await;
@@ -316,9 +334,8 @@ async fn purging_gives_what_waited_an_end() {
     assert_eq!(f.execution(&running).await.status, ExecutionStatus::Running);
 }
 
-#[tokio::test]
-async fn deleting_an_actor_stops_what_runs_and_then_leaves_nothing() {
-    let f = Fixture::new().await;
+async fn deleting_an_actor_stops_what_runs_and_then_leaves_nothing(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let id = actor.id.as_str();
@@ -339,20 +356,14 @@ async fn deleting_an_actor_stops_what_runs_and_then_leaves_nothing() {
     assert!(f.service.finish(&claim.key, finish).await.unwrap());
     let gone = f.service.actor(&f.owner, id).await;
     assert!(matches!(gone, Err(Error::NotFound { noun: Noun::Actor, .. })), "{gone:?}");
-    let mut sql = f.sql().await;
-    for table in ["actors", "executions", "messages", "log_chunks", "queue", "workers"] {
-        let count: i64 =
-            sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from {table}")))
-                .fetch_one(&mut sql)
-                .await
-                .unwrap();
+    for table in ["actors", "executions", "messages", "log_chunks", "workers"] {
+        let count = f.rows.number(&format!("select count(*) from {table}")).await;
         assert_eq!(count, 0, "{table}");
     }
 }
 
-#[tokio::test]
-async fn deleting_an_idle_actor_is_done_at_once() {
-    let f = Fixture::new().await;
+async fn deleting_an_idle_actor_is_done_at_once(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.actor().await;
     f.send(&actor, "x").await;
     let deleted = f.service.delete_actor(&f.owner, actor.id.as_str()).await.unwrap();
@@ -360,9 +371,8 @@ async fn deleting_an_idle_actor_is_done_at_once() {
     assert!(f.service.actors(&f.owner).await.unwrap().is_empty());
 }
 
-#[tokio::test]
-async fn only_the_owner_and_admins_of_the_tenant_get_at_an_actor() {
-    let f = Fixture::new().await;
+async fn only_the_owner_and_admins_of_the_tenant_get_at_an_actor(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.register(|new| new.stateless = false).await;
     let id = actor.id.as_str();
     let sent = f.send(&actor, "x").await;
@@ -425,9 +435,8 @@ async fn only_the_owner_and_admins_of_the_tenant_get_at_an_actor() {
     }
 }
 
-#[tokio::test]
-async fn what_is_not_there_is_said_so() {
-    let f = Fixture::new().await;
+async fn what_is_not_there_is_said_so(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.actor().await;
     let other = f.actor().await;
     let sent = f.send(&other, "x").await;
@@ -445,9 +454,8 @@ async fn what_is_not_there_is_said_so() {
     }
 }
 
-#[tokio::test]
-async fn updates_replace_the_settings_and_keep_what_must_stay() {
-    let f = Fixture::new().await;
+async fn updates_replace_the_settings_and_keep_what_must_stay(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f
         .register(|new| {
             new.name = Some("name".into());
@@ -479,9 +487,8 @@ async fn updates_replace_the_settings_and_keep_what_must_stay() {
     assert_eq!((forced.status, forced.revision), (ActorStatus::Submitted, 2));
 }
 
-#[tokio::test]
-async fn states_of_any_json_are_kept_and_stateless_actors_have_none() {
-    let f = Fixture::new().await;
+async fn states_of_any_json_are_kept_and_stateless_actors_have_none(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let stateless = f.actor().await;
     let refused =
         f.service.set_actor_state(&f.owner, stateless.id.as_str(), Json::empty_object()).await;
@@ -499,9 +506,8 @@ async fn states_of_any_json_are_kept_and_stateless_actors_have_none() {
     assert!(matches!(refused, Err(Error::TooLarge { what: "state", .. })), "{refused:?}");
 }
 
-#[tokio::test]
-async fn restricted_attributes_are_refused_to_users() {
-    let f = Fixture::new().await;
+async fn restricted_attributes_are_refused_to_users(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let mut new = NewActor::new("busybox");
     new.privileged = true;
     let refused = f.service.register_actor(&f.owner, new.clone()).await;
@@ -509,9 +515,8 @@ async fn restricted_attributes_are_refused_to_users() {
     f.service.register_actor(&f.admin, new).await.unwrap();
 }
 
-#[tokio::test]
-async fn logs_are_cut_where_the_limit_is_and_say_so() {
-    let f = Fixture::with(|config| config.max_log_bytes = 10).await;
+async fn logs_are_cut_where_the_limit_is_and_say_so(engine: Engine) {
+    let f = Fixture::with(engine, |config| config.max_log_bytes = 10).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
@@ -528,9 +533,8 @@ async fn logs_are_cut_where_the_limit_is_and_say_so() {
     assert!(logs.text().contains("TRUNCATED"));
 }
 
-#[tokio::test]
-async fn logs_expire_by_the_actors_wish_up_to_the_ceiling() {
-    let f = Fixture::new().await;
+async fn logs_expire_by_the_actors_wish_up_to_the_ceiling(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let hours = |n: u64| Duration::from_secs(n * 3_600);
     for (log_ex, kept) in [
@@ -555,9 +559,8 @@ async fn logs_expire_by_the_actors_wish_up_to_the_ceiling() {
     }
 }
 
-#[tokio::test]
-async fn logs_are_followed_while_they_grow() {
-    let f = Fixture::new().await;
+async fn logs_are_followed_while_they_grow(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
@@ -589,9 +592,8 @@ async fn logs_are_followed_while_they_grow() {
     assert_eq!(middle.bytes, b"wo three");
 }
 
-#[tokio::test]
-async fn waiting_ends_with_the_execution_or_with_patience() {
-    let f = Fixture::new().await;
+async fn waiting_ends_with_the_execution_or_with_patience(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
@@ -607,9 +609,8 @@ async fn waiting_ends_with_the_execution_or_with_patience() {
     assert_eq!(status, ExecutionStatus::Complete);
 }
 
-#[tokio::test]
-async fn registered_actors_are_prepared_once_at_a_time() {
-    let f = Fixture::new().await;
+async fn registered_actors_are_prepared_once_at_a_time(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.actor().await;
     let receive = async || {
         let patience = Duration::from_millis(100);
@@ -627,9 +628,8 @@ async fn registered_actors_are_prepared_once_at_a_time() {
     assert!(receive().await.is_none(), "it is ready");
 }
 
-#[tokio::test]
-async fn an_actor_says_what_it_waits_for_until_it_is_ready() {
-    let f = Fixture::new().await;
+async fn an_actor_says_what_it_waits_for_until_it_is_ready(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.actor().await;
     let seen = async || {
         let actor = f.service.actor(&f.owner, actor.id.as_str()).await.unwrap();
@@ -657,9 +657,8 @@ async fn an_actor_says_what_it_waits_for_until_it_is_ready() {
     assert_eq!(seen().await, (ActorStatus::Ready, " ".to_owned()));
 }
 
-#[tokio::test]
-async fn preparations_that_come_to_nothing_rest_longer_each_time() {
-    let f = Fixture::new().await;
+async fn preparations_that_come_to_nothing_rest_longer_each_time(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.actor().await;
     let receive = async || {
         let patience = Duration::from_millis(100);
@@ -782,9 +781,18 @@ async fn perform(f: &Fixture, sent: &Execution, calls: &[Call]) {
 }
 
 #[test]
-fn no_sequence_of_calls_leaves_a_final_status() {
+fn no_sequence_of_calls_leaves_a_final_status_on_sqlite() {
+    no_sequence_of_calls_leaves_a_final_status(Engine::Sqlite);
+}
+
+#[test]
+fn no_sequence_of_calls_leaves_a_final_status_on_postgres() {
+    no_sequence_of_calls_leaves_a_final_status(Engine::Postgres);
+}
+
+fn no_sequence_of_calls_leaves_a_final_status(engine: Engine) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let f = runtime.block_on(Fixture::new());
+    let f = runtime.block_on(Fixture::new(engine));
     let config = ProptestConfig { cases: 48, failure_persistence: None, ..Default::default() };
     proptest!(config, |(calls in calls())| {
         runtime.block_on(async {

@@ -2,20 +2,27 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 
+#[macro_use]
 mod fixture;
 
 use std::path::Path;
 use std::process::Command;
 
 use abax_actors::{
-    Caller, Clock, Config, Error, ExecutionStatus, Json, NewActor, NewMessage, Role, Service,
-    Tenant,
+    Caller, Clock, Config, Error, ExecutionStatus, Json, NewActor, NewMessage, QueueConfig, Role,
+    Service, Tenant,
 };
-use fixture::{Fixture, succeeded};
+use fixture::{Engine, Fixture, Rows, succeeded};
 
-#[tokio::test]
-async fn an_actor_reads_back_as_it_was_registered() {
-    let f = Fixture::new().await;
+on_each_engine![
+    an_actor_reads_back_as_it_was_registered,
+    a_restart_loses_nothing,
+    a_row_that_cannot_be_read_is_named,
+    a_write_that_fails_takes_none_of_its_group_along,
+];
+
+async fn an_actor_reads_back_as_it_was_registered(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let mut new = NewActor::new("localhost:5000/team/app:v2");
     new.name = Some("classifier".into());
     new.description = "says what is in a picture".into();
@@ -39,9 +46,8 @@ async fn an_actor_reads_back_as_it_was_registered() {
     assert_eq!(f.service.actors(&f.admin).await.unwrap(), [read]);
 }
 
-#[tokio::test]
-async fn a_restart_loses_nothing() {
-    let f = Fixture::new().await;
+async fn a_restart_loses_nothing(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let host = f.host().await;
     let actor = f.actor().await;
     let done = f.send(&actor, "done").await;
@@ -51,7 +57,7 @@ async fn a_restart_loses_nothing() {
     let running = f.send(&actor, "running").await;
     let claim = f.claim(&host).await;
     let waiting = f.send(&actor, "waiting").await;
-    let Fixture { directory, clock, service, owner, .. } = f;
+    let Fixture { rows, clock, service, owner, .. } = f;
     let config = service.config().clone();
     drop(service);
 
@@ -80,39 +86,21 @@ async fn a_restart_loses_nothing() {
         again.push((claim.key.execution, claim.attempt));
     }
     assert_eq!(again, [(running.id, 2), (waiting.id, 1)]);
-    drop(directory);
+    drop(rows);
 }
 
-#[tokio::test]
-async fn what_a_crash_kept_from_the_queue_is_queued_by_the_sweep() {
-    let f = Fixture::new().await;
-    let host = f.host().await;
+async fn a_row_that_cannot_be_read_is_named(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
-    // As if the process had died between the commit and the publication.
-    let mut sql = f.sql().await;
-    sqlx::query("delete from queue").execute(&mut sql).await.unwrap();
-    sqlx::query("update executions set queued_us = null").execute(&mut sql).await.unwrap();
-    assert!(fixture::nothing_is_deliverable(&f.service).await);
-    assert_eq!(f.service.sweep().await.unwrap().queued, 1);
-    assert_eq!(f.service.sweep().await.unwrap().queued, 0);
-    assert_eq!(f.claim(&host).await.key.execution, sent.id);
-}
-
-#[tokio::test]
-async fn a_row_that_cannot_be_read_is_named() {
-    let f = Fixture::new().await;
-    let actor = f.actor().await;
-    let sent = f.send(&actor, "x").await;
-    let mut sql = f.sql().await;
-    sqlx::query("update executions set status = 'WAITING'").execute(&mut sql).await.unwrap();
+    f.rows.execute("update executions set status = 'WAITING'").await;
     match f.service.execution(&f.owner, actor.id.as_str(), sent.id.as_str()).await {
         Err(Error::Inconsistent { table: "executions", column, row }) => {
             assert_eq!((column.as_str(), row.as_str()), ("status", sent.id.as_str()));
         }
         other => panic!("{other:?}"),
     }
-    sqlx::query("update actors set hints = '{'").execute(&mut sql).await.unwrap();
+    f.rows.execute("update actors set hints = '{'").await;
     match f.service.actor(&f.owner, actor.id.as_str()).await {
         Err(Error::Inconsistent { table: "actors", column, .. }) => assert_eq!(column, "hints"),
         other => panic!("{other:?}"),
@@ -127,6 +115,35 @@ async fn many_may_open_a_fresh_file_at_once() {
     for service in futures_util::future::join_all(opened).await {
         service.unwrap().unwrap().health().await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_may_migrate_an_empty_database_at_once() {
+    let rows = Rows::new(Engine::Postgres);
+    let config = Config::new(rows.config(), QueueConfig::Database);
+    match Service::open(config.clone(), Clock::system()).await {
+        Err(error @ Error::NotMigrated { found: None, needed: 1.. }) => {
+            assert!(error.to_string().contains("abax migrate"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let migrated = (0..8).map(|_| {
+        let database = config.database.clone();
+        tokio::spawn(async move { Service::migrate(&database).await })
+    });
+    for done in futures_util::future::join_all(migrated).await {
+        done.unwrap().unwrap();
+    }
+    Service::open(config.clone(), Clock::system()).await.unwrap().health().await.unwrap();
+
+    // A newer program took a further step; this one goes on.
+    rows.execute(
+        "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+         values (9999, 'later', true, '', 0)",
+    )
+    .await;
+    Service::migrate(&config.database).await.unwrap();
+    Service::open(config, Clock::system()).await.unwrap();
 }
 
 /// Names the file in the process that is killed.
@@ -276,9 +293,8 @@ async fn a_full_disk_is_told_to_many_as_what_may_pass() {
     assert_eq!(all.into_iter().map(|e| e.id).collect::<std::collections::HashSet<_>>(), accepted);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_write_that_fails_takes_none_of_its_group_along() {
-    let f = Fixture::new().await;
+async fn a_write_that_fails_takes_none_of_its_group_along(engine: Engine) {
+    let f = Fixture::new(engine).await;
     let stateless = f.actor().await;
     let stateful = f.register(|new| new.stateless = false).await;
     let writes = (0..200).map(|i| {

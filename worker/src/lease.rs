@@ -253,11 +253,9 @@ pub(crate) async fn sweep(service: Service, config: Config, stop: CancellationTo
             Ok(swept) => info!(
                 retried = swept.retried,
                 ended = swept.ended,
-                queued = swept.queued,
-                "swept: {} to try again, {} ended, {} queued",
+                "swept: {} to try again, {} ended",
                 swept.retried,
-                swept.ended,
-                swept.queued
+                swept.ended
             ),
             Err(error) => warn!(error = %Chain(&error), "could not sweep"),
         }

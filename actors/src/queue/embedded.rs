@@ -1,8 +1,8 @@
-//! The queue as a table of the store: no broker needed.
+//! The queue as a look at the rows that wait: no broker needed.
 //!
 //! What is delivered and not yet claimed is known to this process only: a
 //! crash forgets it, and so everything unclaimed is deliverable again. A second
-//! process on the same file may be handed the same execution; one of the two
+//! process on the same database may be handed the same execution; one of the two
 //! claims it.
 
 use std::collections::HashMap;
@@ -39,12 +39,12 @@ struct Inner {
 struct Taken {
     reserved: HashMap<ExecutionId, Reserved>,
     /// When each actor had its last turn, in turns.
-    turns: HashMap<String, u64>,
+    turns: HashMap<ActorId, u64>,
     turn: u64,
 }
 
 struct Reserved {
-    actor: String,
+    actor: ActorId,
     /// Handed out, or not before this moment.
     until: Option<Time>,
 }
@@ -94,8 +94,8 @@ impl Embedded {
     async fn look(&self) -> Result<Option<Delivery>, Error> {
         let now = self.0.clock.now();
         let mut connection = self.0.store.read().await?;
-        let mut candidates = store::queue::candidates(&mut connection).await?;
-        let mut reserved_by_actor: HashMap<String, usize> = HashMap::new();
+        let mut candidates = store::waiting::candidates(&mut connection).await?;
+        let mut reserved_by_actor: HashMap<ActorId, usize> = HashMap::new();
         {
             let mut taken = self.0.taken();
             taken.reserved.retain(|_, r| r.until.is_none_or(|until| until > now));
@@ -106,8 +106,8 @@ impl Embedded {
             candidates.sort_by_key(|c| taken.turns.get(&c.actor).copied().unwrap_or(0));
             if taken.turns.len() > candidates.len() + 1_000 {
                 let waiting: std::collections::HashSet<_> =
-                    candidates.iter().map(|c| c.actor.as_str()).collect();
-                taken.turns.retain(|actor, _| waiting.contains(actor.as_str()));
+                    candidates.iter().map(|c| &c.actor).collect();
+                taken.turns.retain(|actor, _| waiting.contains(actor));
             }
         }
         for candidate in candidates {
@@ -122,23 +122,17 @@ impl Embedded {
             let (visible_at, limit) =
                 if candidate.stateless { (Some(now), reserved + 1) } else { (None, 1) };
             let head =
-                store::queue::head(&mut connection, &candidate.actor, visible_at, limit).await?;
+                store::waiting::head(&mut connection, &candidate.actor, visible_at, limit).await?;
             let mut taken = self.0.taken();
             let free = head
                 .into_iter()
                 .find(|(id, visible)| *visible <= now && !taken.reserved.contains_key(id));
             let Some((execution, _)) = free else { continue };
-            let Some(actor) = ActorId::parse(&candidate.actor) else {
-                return Err(Error::Inconsistent {
-                    table: "queue",
-                    column: "actor_id".to_owned(),
-                    row: execution.to_string(),
-                });
-            };
+            let actor = candidate.actor;
             taken.turn += 1;
             let turn = taken.turn;
-            taken.turns.insert(candidate.actor.clone(), turn);
-            let reserved = Reserved { actor: candidate.actor, until: None };
+            taken.turns.insert(actor.clone(), turn);
+            let reserved = Reserved { actor: actor.clone(), until: None };
             taken.reserved.insert(execution.clone(), reserved);
             let reservation =
                 Reservation { queue: self.clone(), execution: Some(execution.clone()) };
@@ -161,7 +155,7 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Ends it; the row has gone from the queue, or is about to be delivered again.
+    /// Ends it; the row waits no more, or is about to be delivered again.
     pub(crate) fn settle(mut self) {
         self.end();
     }

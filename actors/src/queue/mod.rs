@@ -8,10 +8,10 @@ pub(crate) mod embedded;
 
 use std::time::Duration;
 
-use crate::clock::{Clock, Time};
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
-use crate::store::{Connection, Store};
+use crate::store::Store;
 
 /// The queue; a broker comes as a second variant.
 #[derive(Clone, Debug)]
@@ -23,22 +23,6 @@ impl Queue {
     /// The queue that is a table of the store.
     pub(crate) fn embedded(store: Store, clock: Clock, workers_per_actor: u32) -> Self {
         Self::Embedded(embedded::Embedded::new(store, clock, workers_per_actor))
-    }
-
-    /// True where publishing is part of the transaction that accepts: there, an
-    /// accepted execution is queued as soon as it is committed.
-    pub(crate) fn is_transactional(&self) -> bool {
-        matches!(self, Self::Embedded(_))
-    }
-
-    /// Queues an execution in the caller's transaction, from `visible` on; call
-    /// [`Queue::wake`] after the commit.
-    pub(crate) async fn publish(
-        c: &mut Connection,
-        execution: &ExecutionId,
-        visible: Time,
-    ) -> Result<(), Error> {
-        crate::store::queue::insert(c, execution, visible).await
     }
 
     /// Says that something may be deliverable that was not.

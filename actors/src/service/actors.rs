@@ -167,7 +167,6 @@ impl Service {
                         let reason = "cancelled: its actor was deleted";
                         store::actors::set_shutting_down(c, &actor.id).await?;
                         store::executions::cancel_all_waiting(c, &actor.id, reason, now).await?;
-                        store::queue::remove_of_actor(c, &actor.id).await?;
                         let halted =
                             store::executions::request_halt_of_actor(c, &actor.id, now).await?;
                         store::logs::remove_of_actor(c, &actor.id).await?;

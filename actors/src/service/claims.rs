@@ -301,12 +301,17 @@ async fn claim(
     let Some(stored) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);
     };
-    let waiting = stored.execution.status == ExecutionStatus::Submitted;
-    let actor = store::actors::find(c, &stored.execution.actor).await?;
-    let (true, Some(actor)) = (waiting, actor) else {
-        store::queue::remove(c, id).await?;
+    // From here on nobody else claims anything of the actor; what was claimed
+    // before the lock was ours is seen by what is read under it.
+    let Some(actor) = store::actors::lock(c, &stored.execution.actor).await? else {
         return Ok(Claimed::Gone);
     };
+    let Some(stored) = store::executions::find(c, id).await? else {
+        return Ok(Claimed::Gone);
+    };
+    if stored.execution.status != ExecutionStatus::Submitted {
+        return Ok(Claimed::Gone);
+    }
     // Capacity and order are decided here, whatever the queue delivered.
     if !matches!(actor.status, ActorStatus::Submitted | ActorStatus::Ready) {
         return Ok(Claimed::NoRoom);
@@ -340,7 +345,6 @@ async fn claim(
     }
     // Output of an attempt that was lost.
     store::logs::remove(c, id).await?;
-    store::queue::remove(c, id).await?;
     let message = store::messages::of_execution(c, id).await?;
     let Some(Stored { execution, epoch, .. }) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);

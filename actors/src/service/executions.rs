@@ -116,7 +116,6 @@ impl Service {
                     let execution = execution_of(c, &actor, &execution).await?.execution;
                     match execution.status {
                         ExecutionStatus::Submitted => {
-                            store::queue::remove(c, &execution.id).await?;
                             store::executions::cancel_waiting(
                                 c,
                                 &execution.id,

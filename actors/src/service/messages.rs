@@ -6,7 +6,6 @@ use crate::execution::Execution;
 use crate::id::ExecutionId;
 use crate::message::NewMessage;
 use crate::permission::{Caller, Level};
-use crate::queue::Queue;
 use crate::store;
 
 impl Service {
@@ -27,7 +26,6 @@ impl Service {
         let actor = self.actor_for(caller, actor, Level::Execute).await?;
         let message = message.accept(&self.0.config)?;
         let now = self.0.clock.now();
-        let queued = self.0.queue.is_transactional();
         let executor = caller.user.clone();
         let execution = self
             .0
@@ -35,15 +33,11 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     let id = ExecutionId::generate();
-                    if !store::executions::insert(c, &id, &actor.id, &executor, now, queued).await?
-                    {
+                    if !store::executions::insert(c, &id, &actor.id, &executor, now).await? {
                         return Err(Error::ShuttingDown { actor: actor.id.to_string() });
                     }
                     store::messages::insert(c, &id, &message).await?;
-                    if queued {
-                        Queue::publish(c, &id, now).await?;
-                    }
-                    Ok(Execution::accepted(id, &actor, executor, now, queued))
+                    Ok(Execution::accepted(id, &actor, executor, now))
                 })
             })
             .await?;
@@ -60,7 +54,7 @@ impl Service {
     pub async fn message_count(&self, caller: &Caller, actor: &str) -> Result<u64, Error> {
         let mut c = self.0.store.read().await?;
         let actor = authorized(&mut c, caller, actor, Level::Read).await?;
-        store::queue::count_of_actor(&mut c, &actor.id).await
+        store::waiting::count_of_actor(&mut c, &actor.id).await
     }
 
     /// Cancels what waits for an actor; needs UPDATE. What runs goes on. Says how
@@ -78,10 +72,7 @@ impl Service {
                 Box::pin(async move {
                     let actor = authorized(c, &caller, &actor, Level::Update).await?;
                     let reason = "cancelled: the actor's messages were purged";
-                    let count =
-                        store::executions::cancel_all_waiting(c, &actor.id, reason, now).await?;
-                    store::queue::remove_of_actor(c, &actor.id).await?;
-                    Ok(count)
+                    store::executions::cancel_all_waiting(c, &actor.id, reason, now).await
                 })
             })
             .await

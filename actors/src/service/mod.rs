@@ -24,7 +24,7 @@ pub use upkeep::Swept;
 
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::config::{Config, QueueConfig};
+use crate::config::{Config, DatabaseConfig, QueueConfig};
 use crate::error::{Error, Noun};
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::{Caller, Level};
@@ -74,13 +74,16 @@ pub struct Health {
 }
 
 impl Service {
-    /// Opens the database, brings its schema up to date, and starts the task that
-    /// writes; inside a tokio runtime, which must outlive the service.
+    /// Opens the database and starts the tasks that serve it; inside a tokio
+    /// runtime, which must outlive the service. The schema of a file is brought up
+    /// to date; that of a server must be, see [`Service::migrate`].
     ///
     /// # Errors
     ///
-    /// [`Error::StoreUnavailable`]: the file cannot be opened or made.
-    /// [`Error::Migrate`]: its schema is newer than this program, or was changed.
+    /// [`Error::StoreUnavailable`]: the file cannot be opened or made, or the
+    /// server does not answer. [`Error::Migrate`]: the schema of a file is newer
+    /// than this program, or was changed. [`Error::NotMigrated`]: that of a server
+    /// is older.
     pub async fn open(config: Config, clock: Clock) -> Result<Self, Error> {
         let QueueConfig::Database = config.queue else {
             return Err(Error::invalid("queue", "only the database's is spoken yet"));
@@ -96,6 +99,17 @@ impl Service {
             actors_changed: Notify::new(),
             preparing: preparation::Preparing::default(),
         })))
+    }
+
+    /// Brings the schema of a database up to date. Programs that were built for
+    /// the schema before go on working meanwhile and afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`], [`Error::Migrate`], and [`Error::Invalid`] for
+    /// a URL that is none.
+    pub async fn migrate(config: &DatabaseConfig) -> Result<(), Error> {
+        store::migrate(config).await
     }
 
     /// What it was opened with.
@@ -120,7 +134,7 @@ impl Service {
         let seen_since = self.0.clock.now().micros()
             - i64::try_from(HOST_ALIVE.as_micros()).expect("a minute is short");
         Ok(Health {
-            executions_waiting: store::queue::count(&mut c).await?,
+            executions_waiting: store::waiting::count(&mut c).await?,
             executions_running: store::executions::count_all_running(&mut c).await?,
             hosts: store::hosts::count_seen(&mut c, crate::clock::Time::from_micros(seen_since))
                 .await?,

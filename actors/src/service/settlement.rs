@@ -8,7 +8,6 @@ use crate::actor::ActorStatus;
 use crate::clock::Time;
 use crate::error::Error;
 use crate::execution::{ExecutionStatus, Finish, Outcome};
-use crate::queue::Queue;
 use crate::store::executions::{Attempt, Stored};
 use crate::store::{self, Connection};
 
@@ -91,7 +90,7 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     let ClaimKey { execution, epoch } = &key;
-                    let Some(stored) = store::executions::find(c, execution).await? else {
+                    let Some(stored) = store::executions::lock(c, execution).await? else {
                         return Ok(false);
                     };
                     if stored.epoch != *epoch || stored.execution.status != ExecutionStatus::Running
@@ -109,9 +108,8 @@ impl Service {
                         store::workers::set_idle(c, worker).await?;
                     }
                     store::logs::remove(c, execution).await?;
-                    store::executions::give_back(c, execution, *epoch, attempt, now).await?;
-                    Queue::publish(c, execution, now.after(delay)).await?;
-                    Ok(true)
+                    let visible = now.after(delay);
+                    store::executions::give_back(c, execution, *epoch, attempt, now, visible).await
                 })
             })
             .await?;

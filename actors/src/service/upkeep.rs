@@ -8,7 +8,6 @@ use crate::clock::Time;
 use crate::error::Error;
 use crate::execution::{Finish, Outcome};
 use crate::id::ExecutionId;
-use crate::queue::Queue;
 use crate::store::executions::{Attempt, Stored};
 use crate::store::{self, Connection};
 
@@ -22,8 +21,6 @@ pub struct Swept {
     pub retried: u64,
     /// Executions that ended as lost or cancelled.
     pub ended: u64,
-    /// Accepted executions that the queue did not have.
-    pub queued: u64,
     /// Executions whose logs expired.
     pub logs_expired: u64,
     /// Deleted actors that have gone.
@@ -32,8 +29,7 @@ pub struct Swept {
 
 impl Service {
     /// Puts right what a crash left: ended leases (next attempt, or lost after
-    /// the last), accepted executions that the queue does not have, expired logs,
-    /// deleted actors that ended, idle workers. Call it every few seconds, in any
+    /// the last), expired logs, deleted actors that ended, idle workers. Call it every few seconds, in any
     /// number of processes.
     ///
     /// # Errors
@@ -59,11 +55,6 @@ impl Service {
                     let reason = "the host that ran it was lost";
                     let (mut swept, changed) =
                         give_back_all(c, lost, reason, max_attempts, now, log_expiry).await?;
-                    for execution in store::executions::unqueued(c).await? {
-                        Queue::publish(c, &execution, now).await?;
-                        store::executions::set_queued(c, &execution, now).await?;
-                        swept.queued += 1;
-                    }
                     swept.logs_expired = store::logs::remove_expired(c, now).await?;
                     swept.actors_removed = store::actors::remove_ended(c, None).await?.len() as u64;
                     store::workers::remove_idle(c, workers_idle_since).await?;
@@ -114,8 +105,7 @@ pub(super) async fn give_back_all(
             swept.ended += 1;
         } else {
             let id = &execution.id;
-            store::executions::give_back(c, id, stored.epoch, Attempt::Spent, now).await?;
-            Queue::publish(c, id, now).await?;
+            store::executions::give_back(c, id, stored.epoch, Attempt::Spent, now, now).await?;
             swept.retried += 1;
         }
         // Its host is gone, so it takes nothing any more.

@@ -1,6 +1,6 @@
 //! The table `actors`.
 
-use super::{Connection, Fields, failed};
+use super::{Connection, Fields, failed, sql};
 use crate::actor::{Actor, ActorStatus, TokenSetting};
 use crate::clock::Time;
 use crate::error::Error;
@@ -9,30 +9,30 @@ use crate::json::Json;
 use crate::permission::Tenant;
 
 pub(crate) async fn insert(c: &mut Connection, actor: &Actor) -> Result<(), Error> {
-    let sql = "insert into actors (id, tenant, owner, name, description, image, stateless, kind, \
+    let text = "insert into actors (id, tenant, owner, name, description, image, stateless, kind, \
                token, token_chosen, webhook, link, hints, privileged, max_workers, mem_limit, \
                max_cpus, use_container_uid, default_environment, status, status_message, state, \
                created_us, updated_us, revision, queue, log_ex) \
                values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
                $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
-    write(c, sql, actor, "register the actor").await
+    write(c, text, actor, "register the actor").await
 }
 
 /// Writes every column that may change; id, tenant, owner and creation stay.
 pub(crate) async fn update(c: &mut Connection, actor: &Actor) -> Result<(), Error> {
-    let sql = "update actors set name = $4, description = $5, image = $6, stateless = $7, \
+    let text = "update actors set name = $4, description = $5, image = $6, stateless = $7, \
                kind = $8, token = $9, token_chosen = $10, webhook = $11, link = $12, hints = $13, \
                privileged = $14, max_workers = $15, mem_limit = $16, max_cpus = $17, \
                use_container_uid = $18, default_environment = $19, status = $20, \
                status_message = $21, state = $22, updated_us = $24, revision = $25, queue = $26, \
                log_ex = $27 \
                where id = $1 and tenant = $2 and owner = $3 and created_us = $23";
-    write(c, sql, actor, "update the actor").await
+    write(c, text, actor, "update the actor").await
 }
 
 async fn write(
     c: &mut Connection,
-    sql: &'static str,
+    text: &'static str,
     actor: &Actor,
     doing: &'static str,
 ) -> Result<(), Error> {
@@ -41,7 +41,7 @@ async fn write(
         TokenSetting::Chosen(wanted) => (wanted, true),
         TokenSetting::Default(wanted) => (wanted, false),
     };
-    sqlx::query(sql)
+    sql(text)
         .bind(actor.id.as_str())
         .bind(actor.tenant.as_str())
         .bind(&actor.owner)
@@ -76,7 +76,19 @@ async fn write(
 }
 
 pub(crate) async fn find(c: &mut Connection, id: &ActorId) -> Result<Option<Actor>, Error> {
-    let row = sqlx::query("select * from actors where id = $1")
+    let row = sql("select * from actors where id = $1")
+        .bind(id.as_str())
+        .fetch_optional(c)
+        .await
+        .map_err(failed("find the actor"))?;
+    row.map(|row| read(&Fields::of(&row, "actors"))).transpose()
+}
+
+/// As [`find`], and nobody else claims executions of it or changes it until this
+/// transaction ends. Before any lock on its executions.
+pub(crate) async fn lock(c: &mut Connection, id: &ActorId) -> Result<Option<Actor>, Error> {
+    let row = sql("select * from actors where id = $1")
+        .on_postgres("select * from actors where id = $1 for no key update")
         .bind(id.as_str())
         .fetch_optional(c)
         .await
@@ -90,20 +102,18 @@ pub(crate) async fn of_owner(
     tenant: &Tenant,
     owner: &str,
 ) -> Result<Vec<Actor>, Error> {
-    let rows = sqlx::query(
-        "select * from actors where tenant = $1 and owner = $2 order by created_us, rowid",
-    )
-    .bind(tenant.as_str())
-    .bind(owner)
-    .fetch_all(c)
-    .await
-    .map_err(failed("list the actors"))?;
+    let rows = sql("select * from actors where tenant = $1 and owner = $2 order by created_us, id")
+        .bind(tenant.as_str())
+        .bind(owner)
+        .fetch_all(c)
+        .await
+        .map_err(failed("list the actors"))?;
     rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
 }
 
 /// Actors whose image no host has had yet, oldest first.
 pub(crate) async fn to_prepare(c: &mut Connection) -> Result<Vec<Actor>, Error> {
-    let rows = sqlx::query("select * from actors where status = 'SUBMITTED' order by created_us")
+    let rows = sql("select * from actors where status = 'SUBMITTED' order by created_us")
         .fetch_all(c)
         .await
         .map_err(failed("look for actors to prepare"))?;
@@ -133,7 +143,7 @@ pub(crate) async fn set_status(
              where id = $1 and revision = $2 and status in ('SUBMITTED', 'READY')"
         }
     };
-    let done = sqlx::query(from)
+    let done = sql(from)
         .bind(id.as_str())
         .bind(revision)
         .bind(status.as_str())
@@ -141,17 +151,15 @@ pub(crate) async fn set_status(
         .execute(c)
         .await
         .map_err(failed("set the actor's status"))?;
-    Ok(done.rows_affected() == 1)
+    Ok(done == 1)
 }
 
 /// Makes the actor of a claimed execution READY, if the image that was claimed
 /// is still the one it wants.
 pub(crate) async fn set_ready_by(c: &mut Connection, execution: &ExecutionId) -> Result<(), Error> {
-    sqlx::query(
-        "update actors set status = 'READY', status_message = ' ' where status = 'SUBMITTED' \
+    sql("update actors set status = 'READY', status_message = ' ' where status = 'SUBMITTED' \
          and (id, revision) in \
-             (select actor_id, claimed_revision from executions where id = $1)",
-    )
+             (select actor_id, claimed_revision from executions where id = $1)")
     .bind(execution.as_str())
     .execute(c)
     .await
@@ -160,7 +168,7 @@ pub(crate) async fn set_ready_by(c: &mut Connection, execution: &ExecutionId) ->
 }
 
 pub(crate) async fn set_state(c: &mut Connection, id: &ActorId, state: &Json) -> Result<(), Error> {
-    sqlx::query("update actors set state = $2 where id = $1")
+    sql("update actors set state = $2 where id = $1")
         .bind(id.as_str())
         .bind(state.as_str())
         .execute(c)
@@ -170,7 +178,7 @@ pub(crate) async fn set_state(c: &mut Connection, id: &ActorId, state: &Json) ->
 }
 
 pub(crate) async fn set_shutting_down(c: &mut Connection, id: &ActorId) -> Result<(), Error> {
-    sqlx::query("update actors set status = 'SHUTTING_DOWN' where id = $1")
+    sql("update actors set status = 'SHUTTING_DOWN' where id = $1")
         .bind(id.as_str())
         .execute(c)
         .await
@@ -184,14 +192,12 @@ pub(crate) async fn remove_ended(
     c: &mut Connection,
     only: Option<&ActorId>,
 ) -> Result<Vec<String>, Error> {
-    sqlx::query_scalar(
-        "delete from actors where status = 'SHUTTING_DOWN' and ($1 is null or id = $1) \
+    sql("delete from actors where status = 'SHUTTING_DOWN' and ($1 is null or id = $1) \
          and not exists (select 1 from executions e \
                          where e.actor_id = actors.id and e.status = 'RUNNING') \
-         returning id",
-    )
+         returning id")
     .bind(only.map(ActorId::as_str))
-    .fetch_all(c)
+    .scalars(c)
     .await
     .map_err(failed("remove deleted actors"))
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Connection, Fields, failed};
+use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::execution::{Execution, ExecutionStatus, Finish, Outcome, Phase, Phases, Usage};
@@ -27,27 +27,43 @@ pub(crate) async fn insert(
     actor: &ActorId,
     executor: &str,
     now: Time,
-    queued: bool,
 ) -> Result<bool, Error> {
-    let done = sqlx::query(
+    let done = sql(
         "insert into executions (id, actor_id, executor, status, actor_revision, accepted_us, \
-                                 queued_us) \
-         select $1, id, $3, 'SUBMITTED', revision, $4, $5 from actors \
+                                 queued_us, visible_us) \
+         select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4 from actors \
          where id = $2 and status <> 'SHUTTING_DOWN'",
+    )
+    // The actor is not removed meanwhile.
+    .on_postgres(
+        "insert into executions (id, actor_id, executor, status, actor_revision, accepted_us, \
+                                 queued_us, visible_us) \
+         select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4 from actors \
+         where id = $2 and status <> 'SHUTTING_DOWN' for key share",
     )
     .bind(id.as_str())
     .bind(actor.as_str())
     .bind(executor)
     .bind(now.micros())
-    .bind(queued.then_some(now.micros()))
     .execute(c)
     .await
     .map_err(failed("store the execution"))?;
-    Ok(done.rows_affected() == 1)
+    Ok(done == 1)
 }
 
 pub(crate) async fn find(c: &mut Connection, id: &ExecutionId) -> Result<Option<Stored>, Error> {
-    let row = sqlx::query("select * from executions where id = $1")
+    let row = sql("select * from executions where id = $1")
+        .bind(id.as_str())
+        .fetch_optional(c)
+        .await
+        .map_err(failed("find the execution"))?;
+    row.map(|row| read(&Fields::of(&row, "executions"))).transpose()
+}
+
+/// As [`find`], and nobody else changes the row until this transaction ends.
+pub(crate) async fn lock(c: &mut Connection, id: &ExecutionId) -> Result<Option<Stored>, Error> {
+    let row = sql("select * from executions where id = $1")
+        .on_postgres("select * from executions where id = $1 for no key update")
         .bind(id.as_str())
         .fetch_optional(c)
         .await
@@ -57,7 +73,7 @@ pub(crate) async fn find(c: &mut Connection, id: &ExecutionId) -> Result<Option<
 
 /// The executions of an actor, oldest first.
 pub(crate) async fn of_actor(c: &mut Connection, actor: &ActorId) -> Result<Vec<Execution>, Error> {
-    let rows = sqlx::query("select * from executions where actor_id = $1 order by sequence")
+    let rows = sql("select * from executions where actor_id = $1 order by sequence")
         .bind(actor.as_str())
         .fetch_all(c)
         .await
@@ -66,20 +82,19 @@ pub(crate) async fn of_actor(c: &mut Connection, actor: &ActorId) -> Result<Vec<
 }
 
 pub(crate) async fn count_running(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
-    let count: i64 = sqlx::query_scalar(
-        "select count(*) from executions where actor_id = $1 and status = 'RUNNING'",
-    )
-    .bind(actor.as_str())
-    .fetch_one(c)
-    .await
-    .map_err(failed("count the running executions"))?;
+    let count: i64 =
+        sql("select count(*) from executions where actor_id = $1 and status = 'RUNNING'")
+            .bind(actor.as_str())
+            .scalar(c)
+            .await
+            .map_err(failed("count the running executions"))?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// How many executions run, of all actors.
 pub(crate) async fn count_all_running(c: &mut Connection) -> Result<u64, Error> {
-    let count: i64 = sqlx::query_scalar("select count(*) from executions where status = 'RUNNING'")
-        .fetch_one(c)
+    let count: i64 = sql("select count(*) from executions where status = 'RUNNING'")
+        .scalar(c)
         .await
         .map_err(failed("count the running executions"))?;
     Ok(u64::try_from(count).unwrap_or(0))
@@ -91,13 +106,13 @@ pub(crate) async fn has_earlier_open(
     actor: &ActorId,
     sequence: i64,
 ) -> Result<bool, Error> {
-    sqlx::query_scalar(
-        "select exists (select 1 from executions where actor_id = $1 \
-         and status in ('SUBMITTED', 'RUNNING') and sequence < $2)",
-    )
+    sql("select exists (select 1 from executions where actor_id = $1 \
+                        and status = 'SUBMITTED' and sequence < $2) \
+             or exists (select 1 from executions where actor_id = $1 \
+                        and status = 'RUNNING' and sequence < $2)")
     .bind(actor.as_str())
     .bind(sequence)
-    .fetch_one(c)
+    .scalar(c)
     .await
     .map_err(failed("look for earlier executions"))
 }
@@ -120,25 +135,24 @@ pub(crate) async fn claim(
     id: &ExecutionId,
     claim: &NewClaim<'_>,
 ) -> Result<bool, Error> {
-    let done = sqlx::query(
-        "update executions set status = 'RUNNING', epoch = epoch + 1, attempt = attempt + 1, \
+    let done =
+        sql("update executions set status = 'RUNNING', epoch = epoch + 1, attempt = attempt + 1, \
              host_id = $3, worker_id = $4, claimed_revision = $5, lease_until_us = $7, \
-             queued_us = coalesce(queued_us, $6), claimed_us = $6, image_ready_us = null, \
+             claimed_us = $6, image_ready_us = null, \
              created_us = null, started_us = null, first_output_us = null, exited_us = null, \
              log_bytes = 0, log_truncated = false \
-         where id = $1 and epoch = $2 and status = 'SUBMITTED'",
-    )
-    .bind(id.as_str())
-    .bind(claim.epoch)
-    .bind(claim.host.as_str())
-    .bind(claim.worker.as_str())
-    .bind(claim.revision)
-    .bind(claim.now.micros())
-    .bind(claim.lease_until.micros())
-    .execute(c)
-    .await
-    .map_err(failed("claim the execution"))?;
-    Ok(done.rows_affected() == 1)
+         where id = $1 and epoch = $2 and status = 'SUBMITTED'")
+        .bind(id.as_str())
+        .bind(claim.epoch)
+        .bind(claim.host.as_str())
+        .bind(claim.worker.as_str())
+        .bind(claim.revision)
+        .bind(claim.now.micros())
+        .bind(claim.lease_until.micros())
+        .execute(c)
+        .await
+        .map_err(failed("claim the execution"))?;
+    Ok(done == 1)
 }
 
 /// Prolongs a lease; says whether it was still the host's, and whether a halt
@@ -150,16 +164,14 @@ pub(crate) async fn renew(
     host: &HostId,
     lease_until: Time,
 ) -> Result<Option<bool>, Error> {
-    let halt: Option<Option<i64>> = sqlx::query_scalar(
-        "update executions set lease_until_us = $4 \
+    let halt: Option<Option<i64>> = sql("update executions set lease_until_us = $4 \
          where id = $1 and epoch = $2 and host_id = $3 and status = 'RUNNING' \
-         returning halt_requested_us",
-    )
+         returning halt_requested_us")
     .bind(id.as_str())
     .bind(epoch)
     .bind(host.as_str())
     .bind(lease_until.micros())
-    .fetch_optional(c)
+    .optional_scalar(c)
     .await
     .map_err(failed("renew the lease"))?;
     Ok(halt.map(|halt| halt.is_some()))
@@ -173,7 +185,7 @@ pub(crate) async fn record_phase(
     at: Time,
 ) -> Result<bool, Error> {
     // A phase is noted once.
-    let sql = match phase {
+    let text = match phase {
         Phase::ImageReady => {
             "update executions set image_ready_us = coalesce(image_ready_us, $3) \
              where id = $1 and epoch = $2 and status = 'RUNNING'"
@@ -197,14 +209,14 @@ pub(crate) async fn record_phase(
         // The service notes these itself.
         Phase::Accepted | Phase::Queued | Phase::Claimed | Phase::Stored => return Ok(true),
     };
-    let done = sqlx::query(sql)
+    let done = sql(text)
         .bind(id.as_str())
         .bind(epoch)
         .bind(at.micros())
         .execute(c)
         .await
         .map_err(failed("record a phase"))?;
-    Ok(done.rows_affected() == 1)
+    Ok(done == 1)
 }
 
 /// Ends a claimed execution, if the claim still holds.
@@ -219,38 +231,37 @@ pub(crate) async fn finish(
     let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let phase = |phase| finish.phases.at(phase).map(Time::micros);
     // The host's own times count: what was noted before was noted late.
-    let done = sqlx::query(
-        "update executions set status = $3, outcome = $4, reason = $5, exit_code = $6, \
+    let done =
+        sql("update executions set status = $3, outcome = $4, reason = $5, exit_code = $6, \
              final_state = $7, cpu_ns = $8, io_bytes = $9, runtime_us = $10, \
              peak_memory_bytes = $11, image_ready_us = coalesce($12, image_ready_us), \
              created_us = coalesce($13, created_us), started_us = coalesce($14, started_us), \
              first_output_us = coalesce($15, first_output_us), \
              exited_us = coalesce($16, exited_us), stored_us = $17, log_expires_us = $18, \
              lease_until_us = null \
-         where id = $1 and epoch = $2 and status = 'RUNNING'",
-    )
-    .bind(id.as_str())
-    .bind(epoch)
-    .bind(finish.outcome.status().as_str())
-    .bind(finish.outcome.as_str())
-    .bind((!finish.reason.is_empty()).then_some(finish.reason.as_str()))
-    .bind(finish.exit_code)
-    .bind(finish.final_state.as_ref().map(Json::as_str))
-    .bind(whole(finish.usage.cpu_ns))
-    .bind(whole(finish.usage.io_bytes))
-    .bind(i64::try_from(finish.usage.runtime.as_micros()).unwrap_or(i64::MAX))
-    .bind(finish.usage.peak_memory_bytes.map(whole))
-    .bind(phase(Phase::ImageReady))
-    .bind(phase(Phase::Created))
-    .bind(phase(Phase::Started))
-    .bind(phase(Phase::FirstOutput))
-    .bind(phase(Phase::Exited))
-    .bind(now.micros())
-    .bind(log_expires.map(Time::micros))
-    .execute(c)
-    .await
-    .map_err(failed("finish the execution"))?;
-    Ok(done.rows_affected() == 1)
+         where id = $1 and epoch = $2 and status = 'RUNNING'")
+        .bind(id.as_str())
+        .bind(epoch)
+        .bind(finish.outcome.status().as_str())
+        .bind(finish.outcome.as_str())
+        .bind((!finish.reason.is_empty()).then_some(finish.reason.as_str()))
+        .bind(finish.exit_code.map(i64::from))
+        .bind(finish.final_state.as_ref().map(Json::as_str))
+        .bind(whole(finish.usage.cpu_ns))
+        .bind(whole(finish.usage.io_bytes))
+        .bind(i64::try_from(finish.usage.runtime.as_micros()).unwrap_or(i64::MAX))
+        .bind(finish.usage.peak_memory_bytes.map(whole))
+        .bind(phase(Phase::ImageReady))
+        .bind(phase(Phase::Created))
+        .bind(phase(Phase::Started))
+        .bind(phase(Phase::FirstOutput))
+        .bind(phase(Phase::Exited))
+        .bind(now.micros())
+        .bind(log_expires.map(Time::micros))
+        .execute(c)
+        .await
+        .map_err(failed("finish the execution"))?;
+    Ok(done == 1)
 }
 
 /// What becomes of the attempt number of an execution that goes back.
@@ -262,17 +273,19 @@ pub(crate) enum Attempt {
     Kept,
 }
 
-/// Puts a claimed execution back among the waiting, if the claim still holds.
+/// Puts a claimed execution back among the waiting, if the claim still holds;
+/// it may run again from `visible` on.
 pub(crate) async fn give_back(
     c: &mut Connection,
     id: &ExecutionId,
     epoch: i64,
     attempt: Attempt,
     now: Time,
+    visible: Time,
 ) -> Result<bool, Error> {
-    let done = sqlx::query(
+    let done = sql(
         "update executions set status = 'SUBMITTED', attempt = attempt - $3, queued_us = $4, \
-             lease_until_us = null, host_id = null, worker_id = null, claimed_us = null, \
+             visible_us = $5, lease_until_us = null, host_id = null, worker_id = null, claimed_us = null, \
              image_ready_us = null, created_us = null, started_us = null, \
              first_output_us = null, exited_us = null \
          where id = $1 and epoch = $2 and status = 'RUNNING'",
@@ -281,10 +294,11 @@ pub(crate) async fn give_back(
     .bind(epoch)
     .bind(i64::from(attempt == Attempt::Kept))
     .bind(now.micros())
+    .bind(visible.micros())
     .execute(c)
     .await
     .map_err(failed("give the execution back"))?;
-    Ok(done.rows_affected() == 1)
+    Ok(done == 1)
 }
 
 /// Ends a waiting execution that will not run.
@@ -295,18 +309,17 @@ pub(crate) async fn cancel_waiting(
     reason: &str,
     now: Time,
 ) -> Result<bool, Error> {
-    let done = sqlx::query(
-        "update executions set status = 'ERROR', outcome = $2, reason = $3, stored_us = $4 \
-         where id = $1 and status = 'SUBMITTED'",
-    )
-    .bind(id.as_str())
-    .bind(outcome.as_str())
-    .bind(reason)
-    .bind(now.micros())
-    .execute(c)
-    .await
-    .map_err(failed("cancel the execution"))?;
-    Ok(done.rows_affected() == 1)
+    let done =
+        sql("update executions set status = 'ERROR', outcome = $2, reason = $3, stored_us = $4 \
+         where id = $1 and status = 'SUBMITTED'")
+        .bind(id.as_str())
+        .bind(outcome.as_str())
+        .bind(reason)
+        .bind(now.micros())
+        .execute(c)
+        .await
+        .map_err(failed("cancel the execution"))?;
+    Ok(done == 1)
 }
 
 /// Ends all waiting executions of an actor; says how many.
@@ -316,17 +329,15 @@ pub(crate) async fn cancel_all_waiting(
     reason: &str,
     now: Time,
 ) -> Result<u64, Error> {
-    let done = sqlx::query(
-        "update executions set status = 'ERROR', outcome = 'cancelled', reason = $2, \
-             stored_us = $3 where actor_id = $1 and status = 'SUBMITTED'",
-    )
+    let done = sql("update executions set status = 'ERROR', outcome = 'cancelled', reason = $2, \
+             stored_us = $3 where actor_id = $1 and status = 'SUBMITTED'")
     .bind(actor.as_str())
     .bind(reason)
     .bind(now.micros())
     .execute(c)
     .await
     .map_err(failed("cancel the waiting executions"))?;
-    Ok(done.rows_affected())
+    Ok(done)
 }
 
 pub(crate) async fn request_halt(
@@ -334,16 +345,14 @@ pub(crate) async fn request_halt(
     id: &ExecutionId,
     now: Time,
 ) -> Result<bool, Error> {
-    let done = sqlx::query(
-        "update executions set halt_requested_us = coalesce(halt_requested_us, $2) \
-         where id = $1 and status = 'RUNNING'",
-    )
+    let done = sql("update executions set halt_requested_us = coalesce(halt_requested_us, $2) \
+         where id = $1 and status = 'RUNNING'")
     .bind(id.as_str())
     .bind(now.micros())
     .execute(c)
     .await
     .map_err(failed("halt the execution"))?;
-    Ok(done.rows_affected() == 1)
+    Ok(done == 1)
 }
 
 /// Asks what runs of an actor to end; says which.
@@ -352,26 +361,28 @@ pub(crate) async fn request_halt_of_actor(
     actor: &ActorId,
     now: Time,
 ) -> Result<Vec<ExecutionId>, Error> {
-    let ids: Vec<String> = sqlx::query_scalar(
-        "update executions set halt_requested_us = coalesce(halt_requested_us, $2) \
-         where actor_id = $1 and status = 'RUNNING' returning id",
-    )
-    .bind(actor.as_str())
-    .bind(now.micros())
-    .fetch_all(c)
-    .await
-    .map_err(failed("halt the actor's executions"))?;
+    let ids: Vec<String> =
+        sql("update executions set halt_requested_us = coalesce(halt_requested_us, $2) \
+         where actor_id = $1 and status = 'RUNNING' returning id")
+        .bind(actor.as_str())
+        .bind(now.micros())
+        .scalars(c)
+        .await
+        .map_err(failed("halt the actor's executions"))?;
     read_ids(ids)
 }
 
-/// Running executions whose lease ended before `now`.
+/// Running executions whose lease ended before `now`, those that nobody else
+/// looks after in this moment.
 pub(crate) async fn with_expired_lease(
     c: &mut Connection,
     now: Time,
 ) -> Result<Vec<Stored>, Error> {
-    let rows = sqlx::query(
+    let rows = sql("select * from executions where status = 'RUNNING' and lease_until_us < $1 \
+         order by lease_until_us limit 1000")
+    .on_postgres(
         "select * from executions where status = 'RUNNING' and lease_until_us < $1 \
-         order by lease_until_us limit 1000",
+         order by lease_until_us limit 1000 for no key update skip locked",
     )
     .bind(now.micros())
     .fetch_all(c)
@@ -385,42 +396,19 @@ pub(crate) async fn of_earlier_processes(
     c: &mut Connection,
     host: &HostId,
 ) -> Result<Vec<Stored>, Error> {
-    let rows = sqlx::query(
+    let rows = sql("select e.* from executions e join hosts h on h.id = e.host_id \
+         where e.status = 'RUNNING' and h.id <> $1 \
+         and h.name = (select name from hosts where id = $1)")
+    .on_postgres(
         "select e.* from executions e join hosts h on h.id = e.host_id \
          where e.status = 'RUNNING' and h.id <> $1 \
-         and h.name = (select name from hosts where id = $1)",
+         and h.name = (select name from hosts where id = $1) for no key update of e",
     )
     .bind(host.as_str())
     .fetch_all(c)
     .await
     .map_err(failed("look for executions of earlier processes"))?;
     rows.iter().map(|row| read(&Fields::of(row, "executions"))).collect()
-}
-
-/// Accepted executions that the queue never got; says which are queued now.
-pub(crate) async fn unqueued(c: &mut Connection) -> Result<Vec<ExecutionId>, Error> {
-    let ids: Vec<String> = sqlx::query_scalar(
-        "select id from executions where status = 'SUBMITTED' and queued_us is null \
-         order by sequence limit 1000",
-    )
-    .fetch_all(c)
-    .await
-    .map_err(failed("look for executions to queue"))?;
-    read_ids(ids)
-}
-
-pub(crate) async fn set_queued(
-    c: &mut Connection,
-    id: &ExecutionId,
-    now: Time,
-) -> Result<(), Error> {
-    sqlx::query("update executions set queued_us = $2 where id = $1 and status = 'SUBMITTED'")
-        .bind(id.as_str())
-        .bind(now.micros())
-        .execute(c)
-        .await
-        .map_err(failed("note that the execution is queued"))?;
-    Ok(())
 }
 
 fn read_ids(ids: Vec<String>) -> Result<Vec<ExecutionId>, Error> {

@@ -1,6 +1,6 @@
 //! The table `hosts`: processes that take executions.
 
-use super::{Connection, failed};
+use super::{Connection, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::HostId;
@@ -13,10 +13,8 @@ pub(crate) async fn insert(
     slots: u32,
     now: Time,
 ) -> Result<(), Error> {
-    sqlx::query(
-        "insert into hosts (id, name, version, slots, registered_us, seen_us) \
-         values ($1, $2, $3, $4, $5, $5)",
-    )
+    sql("insert into hosts (id, name, version, slots, registered_us, seen_us) \
+         values ($1, $2, $3, $4, $5, $5)")
     .bind(id.as_str())
     .bind(name)
     .bind(version)
@@ -29,7 +27,7 @@ pub(crate) async fn insert(
 }
 
 pub(crate) async fn set_seen(c: &mut Connection, id: &HostId, now: Time) -> Result<(), Error> {
-    sqlx::query("update hosts set seen_us = $2 where id = $1")
+    sql("update hosts set seen_us = $2 where id = $1")
         .bind(id.as_str())
         .bind(now.micros())
         .execute(c)
@@ -40,9 +38,9 @@ pub(crate) async fn set_seen(c: &mut Connection, id: &HostId, now: Time) -> Resu
 
 /// How many hosts were seen since `since`.
 pub(crate) async fn count_seen(c: &mut Connection, since: Time) -> Result<u64, Error> {
-    let count: i64 = sqlx::query_scalar("select count(*) from hosts where seen_us >= $1")
+    let count: i64 = sql("select count(*) from hosts where seen_us >= $1")
         .bind(since.micros())
-        .fetch_one(c)
+        .scalar(c)
         .await
         .map_err(failed("count the hosts"))?;
     Ok(u64::try_from(count).unwrap_or(0))
@@ -50,10 +48,8 @@ pub(crate) async fn count_seen(c: &mut Connection, since: Time) -> Result<u64, E
 
 /// Forgets hosts not seen since `since` that have nothing running.
 pub(crate) async fn remove_unseen(c: &mut Connection, since: Time) -> Result<(), Error> {
-    sqlx::query(
-        "delete from hosts where seen_us < $1 and not exists \
-             (select 1 from executions e where e.status = 'RUNNING' and e.host_id = hosts.id)",
-    )
+    sql("delete from hosts where seen_us < $1 and not exists \
+             (select 1 from executions e where e.status = 'RUNNING' and e.host_id = hosts.id)")
     .bind(since.micros())
     .execute(c)
     .await

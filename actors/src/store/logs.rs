@@ -1,6 +1,6 @@
 //! The table `log_chunks`: output in the pieces in which it came.
 
-use super::{Connection, failed};
+use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
@@ -15,16 +15,22 @@ pub(crate) async fn append(
     truncated: bool,
     limit_bytes: u64,
 ) -> Result<bool, Error> {
-    let row: Option<(i64, bool)> = sqlx::query_as(
-        "select log_bytes, log_truncated from executions \
-         where id = $1 and epoch = $2 and status = 'RUNNING'",
+    let row = sql("select id, log_bytes, log_truncated from executions \
+         where id = $1 and epoch = $2 and status = 'RUNNING'")
+    // Who appends meanwhile does so behind it.
+    .on_postgres(
+        "select id, log_bytes, log_truncated from executions \
+         where id = $1 and epoch = $2 and status = 'RUNNING' for no key update",
     )
     .bind(execution.as_str())
     .bind(epoch)
-    .fetch_optional(&mut *c)
+    .fetch_optional(c)
     .await
     .map_err(failed("find the log"))?;
-    let Some((position, already_truncated)) = row else { return Ok(false) };
+    let Some(row) = row else { return Ok(false) };
+    let fields = Fields::of(&row, "executions");
+    let position: i64 = fields.get("log_bytes")?;
+    let already_truncated: bool = fields.get("log_truncated")?;
     let room = if already_truncated {
         // Nothing follows a cut.
         0
@@ -35,19 +41,17 @@ pub(crate) async fn append(
     let kept = cut(bytes, room);
     let truncated = truncated || kept.len() < bytes.len();
     if !kept.is_empty() {
-        sqlx::query("insert into log_chunks (execution_id, position, bytes) values ($1, $2, $3)")
+        sql("insert into log_chunks (execution_id, position, bytes) values ($1, $2, $3)")
             .bind(execution.as_str())
             .bind(position)
             .bind(kept)
-            .execute(&mut *c)
+            .execute(c)
             .await
             .map_err(failed("append to the log"))?;
     }
     if !kept.is_empty() || (truncated && !already_truncated) {
-        sqlx::query(
-            "update executions set log_bytes = log_bytes + $2, \
-                 log_truncated = log_truncated or $3 where id = $1",
-        )
+        sql("update executions set log_bytes = log_bytes + $2, \
+                 log_truncated = log_truncated or $3 where id = $1")
         .bind(execution.as_str())
         .bind(i64::try_from(kept.len()).unwrap_or(i64::MAX))
         .bind(truncated)
@@ -79,8 +83,8 @@ pub(crate) async fn from(
 ) -> Result<Vec<u8>, Error> {
     let position = i64::try_from(position).unwrap_or(i64::MAX);
     // The chunk that holds the position may begin before it.
-    let chunks: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-        "select position, bytes from log_chunks where execution_id = $1 and position >= coalesce( \
+    let chunks = sql(
+        "select execution_id as id, position, bytes from log_chunks where execution_id = $1 and position >= coalesce( \
              (select max(position) from log_chunks where execution_id = $1 and position <= $2), 0) \
          order by position",
     )
@@ -90,7 +94,10 @@ pub(crate) async fn from(
     .await
     .map_err(failed("read the log"))?;
     let mut log = Vec::new();
-    for (start, bytes) in chunks {
+    for row in chunks {
+        let fields = Fields::of(&row, "log_chunks");
+        let start: i64 = fields.get("position")?;
+        let bytes: Vec<u8> = fields.get("bytes")?;
         let skip = usize::try_from(position.saturating_sub(start)).unwrap_or(0).min(bytes.len());
         log.extend_from_slice(&bytes[skip..]);
     }
@@ -99,7 +106,7 @@ pub(crate) async fn from(
 
 /// Drops the output of an execution.
 pub(crate) async fn remove(c: &mut Connection, execution: &ExecutionId) -> Result<(), Error> {
-    sqlx::query("delete from log_chunks where execution_id = $1")
+    sql("delete from log_chunks where execution_id = $1")
         .bind(execution.as_str())
         .execute(c)
         .await
@@ -109,10 +116,8 @@ pub(crate) async fn remove(c: &mut Connection, execution: &ExecutionId) -> Resul
 
 /// Drops the output of all executions of an actor.
 pub(crate) async fn remove_of_actor(c: &mut Connection, actor: &ActorId) -> Result<(), Error> {
-    sqlx::query(
-        "delete from log_chunks where execution_id in \
-             (select id from executions where actor_id = $1)",
-    )
+    sql("delete from log_chunks where execution_id in \
+             (select id from executions where actor_id = $1)")
     .bind(actor.as_str())
     .execute(c)
     .await
@@ -122,18 +127,17 @@ pub(crate) async fn remove_of_actor(c: &mut Connection, actor: &ActorId) -> Resu
 
 /// Drops logs that expired; says of how many executions.
 pub(crate) async fn remove_expired(c: &mut Connection, now: Time) -> Result<u64, Error> {
-    let ids: Vec<String> = sqlx::query_scalar(
-        "update executions set log_expires_us = null, log_bytes = 0, log_truncated = false \
-         where log_expires_us < $1 returning id",
-    )
-    .bind(now.micros())
-    .fetch_all(&mut *c)
-    .await
-    .map_err(failed("expire logs"))?;
+    let ids: Vec<String> =
+        sql("update executions set log_expires_us = null, log_bytes = 0, log_truncated = false \
+         where log_expires_us < $1 returning id")
+        .bind(now.micros())
+        .scalars(c)
+        .await
+        .map_err(failed("expire logs"))?;
     for id in &ids {
-        sqlx::query("delete from log_chunks where execution_id = $1")
+        sql("delete from log_chunks where execution_id = $1")
             .bind(id)
-            .execute(&mut *c)
+            .execute(c)
             .await
             .map_err(failed("expire logs"))?;
     }

@@ -1,8 +1,6 @@
 //! The table `messages`: the input of each execution.
 
-use sqlx::Row as _;
-
-use super::{Connection, failed};
+use super::{Connection, failed, sql};
 use crate::error::Error;
 use crate::id::ExecutionId;
 use crate::json::Json;
@@ -21,10 +19,8 @@ pub(crate) async fn insert(
         }
     };
     let environment = serde_json::to_string(&message.environment).expect("texts become JSON");
-    sqlx::query(
-        "insert into messages (execution_id, kind, body, content_type, environment) \
-         values ($1, $2, $3, $4, $5)",
-    )
+    sql("insert into messages (execution_id, kind, body, content_type, environment) \
+         values ($1, $2, $3, $4, $5)")
     .bind(execution.as_str())
     .bind(kind)
     .bind(body)
@@ -46,14 +42,13 @@ pub(crate) async fn of_execution(
         column: column.to_owned(),
         row: execution.to_string(),
     };
-    let row = sqlx::query("select * from messages where execution_id = $1")
+    let row = sql("select * from messages where execution_id = $1")
         .bind(execution.as_str())
         .fetch_optional(c)
         .await
         .map_err(failed("find the message"))?
         .ok_or_else(|| inconsistent("execution_id"))?;
-    let text =
-        |column: &'static str| row.try_get::<String, _>(column).map_err(|_| inconsistent(column));
+    let text = |column: &'static str| row.get::<String>(column).map_err(|_| inconsistent(column));
     let body = match text("kind")?.as_str() {
         "text" => MessageBody::Text(text("body")?),
         "json" => MessageBody::Json(Json::parse(&text("body")?).map_err(|_| inconsistent("body"))?),

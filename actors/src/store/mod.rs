@@ -1,10 +1,7 @@
-//! Rows: connect, migrate, read, write.
+//! Rows: connect, read, write, on SQLite or PostgreSQL.
 //!
-//! All writes of this process go through one connection and one task, which
-//! puts the writes that wait into one transaction (a *group commit*): a
-//! transaction costs one sync of the disk, however many writes are in it. Each
-//! write is a savepoint of its own, so one that fails takes none with it, and
-//! nobody hears of success before the commit.
+//! The functions of the tables are the same for both engines: [`sql`] has one
+//! text per statement, [`dialect`] what cannot be the same.
 
 pub(crate) mod actors;
 mod dialect;
@@ -12,259 +9,68 @@ pub(crate) mod executions;
 pub(crate) mod hosts;
 pub(crate) mod logs;
 pub(crate) mod messages;
-pub(crate) mod queue;
+mod migrations;
+mod postgres;
+mod sql;
+mod sqlite;
+pub(crate) mod waiting;
 pub(crate) mod workers;
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Executor, SqlSafeStr, SqlStr};
-use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use dialect::{Connection, Fields, failed};
+pub(crate) use dialect::{Fields, failed};
+pub(crate) use migrations::migrate;
+pub(crate) use sql::{Connection, sql};
 
 use crate::config::DatabaseConfig;
 use crate::error::Error;
 
-/// Writes that one transaction takes at most.
-const LARGEST_GROUP: usize = 256;
-/// Connections that read at once.
-const READERS: u32 = 4;
-/// How long a statement waits for another process's transaction.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// The rows, wherever they are.
 #[derive(Clone, Debug)]
-pub(crate) struct Store {
-    db: Db,
-}
-
-/// One variant per engine; PostgreSQL comes beside it.
-#[derive(Clone, Debug)]
-enum Db {
-    Sqlite(Sqlite),
-}
+pub(crate) struct Store(Engine);
 
 #[derive(Clone, Debug)]
-struct Sqlite {
-    readers: SqlitePool,
-    writes: mpsc::Sender<Write>,
+enum Engine {
+    Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
 }
 
 impl Store {
+    /// Opens a file, whose schema is brought up to date, or the connections to
+    /// a server, whose schema must be new enough.
     pub(crate) async fn open(config: &DatabaseConfig) -> Result<Self, Error> {
-        let DatabaseConfig::Sqlite { path } = config else {
-            return Err(Error::invalid("database", "only SQLite is spoken yet"));
-        };
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // What was answered with success survives a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(PATIENCE)
-            .disable_statement_logging();
-        let mut connection = options.connect().await.map_err(failed("open the database"))?;
-        migrate(&mut connection).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(PATIENCE * 2)
-            .connect_with(options.pragma("query_only", "on"))
-            .await
-            .map_err(failed("open the database"))?;
-        let (writes, waiting) = mpsc::channel(LARGEST_GROUP * 4);
-        tokio::spawn(write_all(connection, waiting));
-        Ok(Self { db: Db::Sqlite(Sqlite { readers, writes }) })
+        Ok(Self(match config {
+            DatabaseConfig::Sqlite { path } => Engine::Sqlite(sqlite::Sqlite::open(path).await?),
+            DatabaseConfig::Postgres(config) => {
+                Engine::Postgres(postgres::Postgres::open(config).await?)
+            }
+        }))
     }
 
     /// A connection to read from: every statement sees the last commit.
-    pub(crate) async fn read(&self) -> Result<PoolConnection<sqlx::Sqlite>, Error> {
-        let Db::Sqlite(sqlite) = &self.db;
-        sqlite.readers.acquire().await.map_err(failed("read"))
+    pub(crate) async fn read(&self) -> Result<Connection, Error> {
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.read().await,
+            Engine::Postgres(postgres) => postgres.read().await,
+        }
     }
 
-    /// Runs `work` in a transaction and returns when it is committed.
+    /// Runs `work` in a transaction and returns when it is committed. It is run
+    /// again where a server broke it off, so it does nothing but read and write
+    /// rows.
     ///
     /// When the returned future is dropped, the work may still be done.
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>> + Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>>
+            + Clone
+            + Send
+            + 'static,
     {
-        let Db::Sqlite(sqlite) = &self.db;
-        let (reply, result) = oneshot::channel();
-        let write: Write = Box::new(move |connection| {
-            Box::pin(async move {
-                match work(connection).await {
-                    Ok(value) => Written::Done(Box::new(move |committed| {
-                        // A caller that has gone does not read the answer.
-                        let _ = reply.send(committed.map(|()| value));
-                    })),
-                    Err(error) => Written::Failed {
-                        cause: error.of_database().cloned(),
-                        tell: Box::new(move || {
-                            let _ = reply.send(Err(error));
-                        }),
-                    },
-                }
-            })
-        });
-        let not_run = |source| dialect::meaning("write", Arc::new(source));
-        sqlite.writes.send(write).await.map_err(|_| not_run(sqlx::Error::PoolClosed))?;
-        result.await.map_err(|_| not_run(sqlx::Error::WorkerCrashed))?
-    }
-}
-
-type Write = Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Written> + Send>;
-
-/// What became of one write, and how to say so to whoever asked for it.
-enum Written {
-    Done(Box<dyn FnOnce(Result<(), Error>) + Send>),
-    Failed {
-        /// What the database said, if it was the database.
-        cause: Option<Arc<sqlx::Error>>,
-        tell: Box<dyn FnOnce() + Send>,
-    },
-}
-
-async fn write_all(mut connection: Connection, mut waiting: mpsc::Receiver<Write>) {
-    let mut group = Vec::with_capacity(LARGEST_GROUP);
-    while waiting.recv_many(&mut group, LARGEST_GROUP).await > 0 {
-        write_group(&mut connection, group.drain(..)).await;
-    }
-}
-
-async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Write>) {
-    let mut done = Vec::new();
-    // What is wrong with the transaction as a whole.
-    let mut broken = begin(connection).await.err().map(Arc::new);
-    for write in group {
-        if broken.is_some() {
-            // Not run at all; the reply says why, as for those before it.
-            done.push(refuse(write));
-            continue;
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.write(work).await,
+            Engine::Postgres(postgres) => postgres.write(work).await,
         }
-        if let Err(error) = connection.execute("savepoint one_write").await {
-            broken = Some(Arc::new(error));
-            done.push(refuse(write));
-            continue;
-        }
-        // Whoever asked hears that it was not done; all others go on.
-        let written = AssertUnwindSafe(write(connection)).catch_unwind().await;
-        let written =
-            written.unwrap_or_else(|_| Written::Failed { cause: None, tell: Box::new(|| {}) });
-        let (written, end) = match written {
-            done @ Written::Done(_) => (done, "release one_write"),
-            failed @ Written::Failed { .. } => (failed, "rollback to one_write; release one_write"),
-        };
-        if let Err(error) = connection.execute(end).await {
-            // A full disk makes SQLite roll back the whole transaction, and this
-            // savepoint with it: that is what all others are told.
-            broken = Some(match &written {
-                Written::Failed { cause: Some(cause), .. } => Arc::clone(cause),
-                _ => Arc::new(error),
-            });
-        }
-        done.push(Reply::Known(written));
-    }
-    if broken.is_none() {
-        broken = connection.execute("commit").await.err().map(Arc::new);
-    }
-    if broken.is_some() {
-        // Fails where SQLite rolled back by itself, and then nothing is open.
-        let _ = connection.execute("rollback").await;
-    }
-    for reply in done {
-        let committed = match &broken {
-            None => Ok(()),
-            Some(source) => Err(dialect::meaning("commit", source.clone())),
-        };
-        match reply {
-            Reply::Known(Written::Done(tell)) => tell(committed),
-            Reply::Known(Written::Failed { tell, .. }) => tell(),
-            // Dropping the write closes its reply, and the caller hears that
-            // the store did not take it.
-            Reply::NotRun => {}
-        }
-    }
-}
-
-enum Reply {
-    Known(Written),
-    NotRun,
-}
-
-fn refuse(write: Write) -> Reply {
-    drop(write);
-    Reply::NotRun
-}
-
-async fn begin(connection: &mut Connection) -> Result<(), sqlx::Error> {
-    connection.execute("begin immediate").await.map(|_| ())
-}
-
-/// Brings the schema up to date.
-///
-/// SQLite has no lock for migrations as a whole. Where two processes start on a
-/// fresh file, one of them finds a step half taken by the other; after the
-/// other's commit it finds it done.
-async fn migrate(connection: &mut Connection) -> Result<(), Error> {
-    let mut tries = 0;
-    loop {
-        match migrations().run_direct(None, connection, false).await {
-            Ok(()) => return Ok(()),
-            Err(sqlx::migrate::MigrateError::ExecuteMigration(..)) if tries < 20 => {
-                tries += 1;
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Err(source) => return Err(Error::Migrate { source }),
-        }
-    }
-}
-
-fn migrations() -> Migrator {
-    let step = |version, what: &'static str, sql: SqlStr| {
-        Migration::new(version, what.into(), MigrationType::Simple, sql, false)
-    };
-    Migrator::with_migrations(vec![step(
-        1,
-        "actors and executions",
-        include_str!("../../../migrations/sqlite/0001_actors_and_executions.sql").into_sql_str(),
-    )])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_write_that_panics_fails_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("abax.db");
-        let store = Store::open(&DatabaseConfig::Sqlite { path }).await.unwrap();
-        let panics = store.write::<(), _>(|c| {
-            Box::pin(async move {
-                c.execute("create table half_done (a)").await.map_err(failed("create"))?;
-                panic!("a bug of ours")
-            })
-        });
-        let counts = store.write::<i64, _>(|c| {
-            Box::pin(async move {
-                let sql = "select count(*) from sqlite_master where name = 'half_done'";
-                sqlx::query_scalar(sql).fetch_one(c).await.map_err(failed("count"))
-            })
-        });
-        let (panicked, counted) = tokio::join!(panics, counts);
-        panicked.unwrap_err();
-        assert_eq!(counted.unwrap(), 0, "what it had done is undone");
     }
 }

@@ -1,6 +1,6 @@
 //! The table `workers`: slots of actors on hosts.
 
-use super::{Connection, Fields, failed};
+use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, HostId, WorkerId};
@@ -13,17 +13,16 @@ pub(crate) async fn take(
     host: &HostId,
     now: Time,
 ) -> Result<WorkerId, Error> {
-    let idle: Option<String> = sqlx::query_scalar(
-        "update workers set status = 'BUSY', last_execution_us = $3 where id = \
+    let idle: Option<String> =
+        sql("update workers set status = 'BUSY', last_execution_us = $3 where id = \
              (select id from workers where actor_id = $1 and host_id = $2 and status = 'READY' \
-              order by last_execution_us desc limit 1) returning id",
-    )
-    .bind(actor.as_str())
-    .bind(host.as_str())
-    .bind(now.micros())
-    .fetch_optional(&mut *c)
-    .await
-    .map_err(failed("take a worker"))?;
+              order by last_execution_us desc limit 1) returning id")
+        .bind(actor.as_str())
+        .bind(host.as_str())
+        .bind(now.micros())
+        .optional_scalar(c)
+        .await
+        .map_err(failed("take a worker"))?;
     if let Some(id) = idle {
         return WorkerId::parse(&id).ok_or_else(|| Error::Inconsistent {
             table: "workers",
@@ -32,11 +31,9 @@ pub(crate) async fn take(
         });
     }
     let id = WorkerId::generate();
-    sqlx::query(
-        "insert into workers (id, actor_id, host_id, host_name, status, created_us, \
+    sql("insert into workers (id, actor_id, host_id, host_name, status, created_us, \
                               last_execution_us) \
-         values ($1, $2, $3, coalesce((select name from hosts where id = $3), ''), 'BUSY', $4, $4)",
-    )
+         values ($1, $2, $3, coalesce((select name from hosts where id = $3), ''), 'BUSY', $4, $4)")
     .bind(id.as_str())
     .bind(actor.as_str())
     .bind(host.as_str())
@@ -48,7 +45,7 @@ pub(crate) async fn take(
 }
 
 pub(crate) async fn set_idle(c: &mut Connection, id: &WorkerId) -> Result<(), Error> {
-    sqlx::query("update workers set status = 'READY' where id = $1")
+    sql("update workers set status = 'READY' where id = $1")
         .bind(id.as_str())
         .execute(c)
         .await
@@ -57,7 +54,7 @@ pub(crate) async fn set_idle(c: &mut Connection, id: &WorkerId) -> Result<(), Er
 }
 
 pub(crate) async fn remove(c: &mut Connection, id: &WorkerId) -> Result<(), Error> {
-    sqlx::query("delete from workers where id = $1")
+    sql("delete from workers where id = $1")
         .bind(id.as_str())
         .execute(c)
         .await
@@ -67,10 +64,8 @@ pub(crate) async fn remove(c: &mut Connection, id: &WorkerId) -> Result<(), Erro
 
 /// Removes workers that have had nothing to do since `since`.
 pub(crate) async fn remove_idle(c: &mut Connection, since: Time) -> Result<(), Error> {
-    sqlx::query(
-        "delete from workers where status = 'READY' \
-         and coalesce(last_execution_us, created_us) < $1",
-    )
+    sql("delete from workers where status = 'READY' \
+         and coalesce(last_execution_us, created_us) < $1")
     .bind(since.micros())
     .execute(c)
     .await
@@ -83,10 +78,8 @@ pub(crate) async fn remove_of_earlier_processes(
     c: &mut Connection,
     host: &HostId,
 ) -> Result<(), Error> {
-    sqlx::query(
-        "delete from workers where host_id <> $1 \
-         and host_name = (select name from hosts where id = $1)",
-    )
+    sql("delete from workers where host_id <> $1 \
+         and host_name = (select name from hosts where id = $1)")
     .bind(host.as_str())
     .execute(c)
     .await
@@ -96,7 +89,7 @@ pub(crate) async fn remove_of_earlier_processes(
 
 /// The workers of an actor, oldest first.
 pub(crate) async fn of_actor(c: &mut Connection, actor: &ActorId) -> Result<Vec<Worker>, Error> {
-    let rows = sqlx::query("select * from workers where actor_id = $1 order by created_us, id")
+    let rows = sql("select * from workers where actor_id = $1 order by created_us, id")
         .bind(actor.as_str())
         .fetch_all(c)
         .await

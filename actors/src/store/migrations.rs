@@ -1,0 +1,225 @@
+//! The schema, step by step.
+//!
+//! A step on PostgreSQL only adds what the program before it can ignore (expand
+//! first, contract a release later), since processes of both run side by side.
+
+use std::time::Duration;
+
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
+use sqlx::{Connection as _, PgConnection, SqlSafeStr as _, SqliteConnection};
+
+use super::{failed, postgres, sqlite};
+use crate::config::DatabaseConfig;
+use crate::error::Error;
+
+macro_rules! step {
+    ($version:literal, $engine:literal, $what:literal) => {
+        Migration::new(
+            $version,
+            $what.into(),
+            MigrationType::Simple,
+            include_str!(concat!("../../../migrations/", $engine, "/", $what, ".sql"))
+                .into_sql_str(),
+            false,
+        )
+    };
+}
+
+fn sqlite_steps() -> Migrator {
+    Migrator::with_migrations(vec![
+        step!(1, "sqlite", "0001_actors_and_executions"),
+        step!(2, "sqlite", "0002_many_hosts"),
+    ])
+}
+
+fn postgres_steps() -> Migrator {
+    let mut steps = Migrator::with_migrations(vec![step!(1, "postgres", "0001_everything")]);
+    // Steps of a newer program.
+    steps.set_ignore_missing(true);
+    steps
+}
+
+/// Brings the schema up to date.
+pub(crate) async fn migrate(config: &DatabaseConfig) -> Result<(), Error> {
+    match config {
+        // Opening does it.
+        DatabaseConfig::Sqlite { path } => sqlite::Sqlite::open(path).await.map(|_| ()),
+        DatabaseConfig::Postgres(config) => {
+            let mut connection = postgres::connect(config).await?;
+            // Waits for the lock that another process migrates under.
+            postgres_steps()
+                .run_direct(None, &mut connection, false)
+                .await
+                .map_err(|source| Error::Migrate { source })?;
+            connection.close().await.map_err(failed("migrate the database"))
+        }
+    }
+}
+
+/// Brings the schema of a file up to date.
+///
+/// SQLite has no lock for migrations as a whole. Where two processes start on a
+/// fresh file, one of them finds a step half taken by the other; after the
+/// other's commit it finds it done.
+pub(super) async fn migrate_sqlite(connection: &mut SqliteConnection) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        match sqlite_steps().run_direct(None, connection, false).await {
+            Ok(()) => return Ok(()),
+            Err(MigrateError::ExecuteMigration(..)) if tries < 20 => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(source) => return Err(Error::Migrate { source }),
+        }
+    }
+}
+
+/// Fails where the schema on a server lacks a step that this program needs.
+pub(super) async fn check_postgres(connection: &mut PgConnection) -> Result<(), Error> {
+    let checked = failed("check the schema");
+    let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(&checked)?;
+    let mut found = None;
+    if exists {
+        found = sqlx::query_scalar("select max(version) from _sqlx_migrations where success")
+            .fetch_one(connection)
+            .await
+            .map_err(&checked)?;
+    }
+    let needed = postgres_steps().iter().map(|step| step.version).max().unwrap_or(0);
+    if found.unwrap_or(0) < needed {
+        return Err(Error::NotMigrated { found, needed });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use sqlx::ConnectOptions as _;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    use super::*;
+    use crate::clock::Time;
+    use crate::config::PostgresConfig;
+    use crate::execution::{ExecutionStatus, Phase};
+    use crate::id::{ActorId, ExecutionId};
+    use crate::store::{self, Store};
+
+    #[tokio::test]
+    async fn what_waited_before_the_second_step_waits_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("abax.db");
+        let mut old = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .connect()
+            .await
+            .unwrap();
+        let first = sqlite_steps().iter().next().unwrap().clone();
+        Migrator::with_migrations(vec![first]).run_direct(None, &mut old, false).await.unwrap();
+        let actor = ActorId::generate();
+        sqlx::query(
+            "insert into actors values ($1, 't', 'o', null, '', 'i', true, '', false, false, '', \
+             '', '[]', false, null, null, null, false, '{}', 'READY', '', '{}', 1, 1, 1, \
+             'default', null)",
+        )
+        .bind(actor.as_str())
+        .execute(&mut old)
+        .await
+        .unwrap();
+        let insert = "insert into executions (id, actor_id, executor, status, actor_revision, \
+                      accepted_us, queued_us) values ($1, $2, 'u', $3, 1, 10, $4)";
+        let [delayed, now, unqueued, done] = [
+            ("SUBMITTED", Some(11)),
+            ("SUBMITTED", Some(11)),
+            ("SUBMITTED", None),
+            ("COMPLETE", Some(11)),
+        ]
+        .map(|(status, queued)| (ExecutionId::generate(), status, queued));
+        for (id, status, queued) in [&delayed, &now, &unqueued, &done] {
+            sqlx::query(insert)
+                .bind(id.as_str())
+                .bind(actor.as_str())
+                .bind(status)
+                .bind(queued)
+                .execute(&mut old)
+                .await
+                .unwrap();
+        }
+        for ((id, ..), sequence, visible) in [(&delayed, 1, 5_000), (&now, 2, 10)] {
+            sqlx::query("insert into queue values ($1, $2, $3, $4)")
+                .bind(id.as_str())
+                .bind(actor.as_str())
+                .bind(sequence)
+                .bind(visible)
+                .execute(&mut old)
+                .await
+                .unwrap();
+        }
+        old.close().await.unwrap();
+
+        let store = Store::open(&DatabaseConfig::Sqlite { path }).await.unwrap();
+        let mut c = store.read().await.unwrap();
+        let waiting: Vec<_> = store::waiting::head(&mut c, &actor, None, 10)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|(id, visible)| (id, visible.micros()))
+            .collect();
+        let expected = [(delayed.0.clone(), 5_000), (now.0, 10), (unqueued.0.clone(), 0)];
+        assert_eq!(waiting, expected, "in the order of acceptance");
+        let queued = store::executions::find(&mut c, &unqueued.0).await.unwrap().unwrap();
+        assert_eq!(queued.execution.phases.at(Phase::Queued), Some(Time::from_micros(10)));
+        let done = store::executions::find(&mut c, &done.0).await.unwrap().unwrap();
+        assert_eq!(done.execution.status, ExecutionStatus::Complete);
+    }
+
+    /// Table, column, and whether it may be null.
+    type Column = (String, String, bool);
+
+    #[tokio::test]
+    async fn both_engines_have_the_same_tables() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("abax.db");
+        migrate(&DatabaseConfig::Sqlite { path: path.clone() }).await.unwrap();
+        let mut c = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        let of_sqlite: BTreeSet<Column> = sqlx::query_as(
+            "select t.name, c.name, c.\"notnull\" = 0 and c.pk = 0 \
+             from sqlite_master t join pragma_table_info(t.name) c \
+             where t.type = 'table' and t.name not like 'sqlite%' and t.name not like '_sqlx%'",
+        )
+        .fetch_all(&mut c)
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+
+        let database = abax_testbed::Database::create().unwrap();
+        let mut config = PostgresConfig::new(database.url());
+        config.password = Some(abax_testbed::PASSWORD.into());
+        migrate(&DatabaseConfig::Postgres(config.clone())).await.unwrap();
+        let mut c = postgres::connect(&config).await.unwrap();
+        let of_postgres: BTreeSet<Column> = sqlx::query_as(
+            "select table_name::text, column_name::text, is_nullable = 'YES' \
+             from information_schema.columns \
+             where table_schema = 'public' and table_name not like '\\_sqlx%'",
+        )
+        .fetch_all(&mut c)
+        .await
+        .unwrap()
+        .into_iter()
+        .collect();
+        let only = |a: &BTreeSet<Column>, b: &BTreeSet<Column>| {
+            a.difference(b).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(only(&of_sqlite, &of_postgres), [], "only SQLite has these");
+        assert_eq!(only(&of_postgres, &of_sqlite), [], "only PostgreSQL has these");
+        assert!(of_sqlite.len() > 50);
+    }
+}

@@ -1,0 +1,188 @@
+//! PostgreSQL: a pool of connections, and transactions that are run again where
+//! the server broke them off.
+
+use std::panic::AssertUnwindSafe;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use secrecy::ExposeSecret as _;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::time::Instant;
+
+use super::dialect::{failed, may_run_again, meaning, was_rolled_back};
+use super::migrations;
+use super::sql::Connection;
+use crate::config::PostgresConfig;
+use crate::error::Error;
+
+/// How long to wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A connection that rested for longer is asked whether it still is one.
+const RESTED: Duration = Duration::from_secs(1);
+/// For how long a transaction that the server breaks off is run again.
+const RUN_AGAIN: Duration = Duration::from_secs(10);
+/// The first pause before that; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+#[derive(Clone, Debug)]
+pub(super) struct Postgres {
+    pool: PgPool,
+}
+
+impl Postgres {
+    /// Connects to a server whose schema is what this program needs, or newer.
+    pub(super) async fn open(config: &PostgresConfig) -> Result<Self, Error> {
+        let pool = PgPoolOptions::new()
+            .max_connections(config.connections.max(1))
+            .acquire_timeout(CONNECT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, about| {
+                Box::pin(async move {
+                    if about.idle_for > RESTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options(config)?);
+        let mut connection = pool.acquire().await.map_err(failed("open the database"))?;
+        migrations::check_postgres(&mut connection).await?;
+        drop(connection);
+        Ok(Self { pool })
+    }
+
+    pub(super) async fn read(&self) -> Result<Connection, Error> {
+        self.pool.acquire().await.map(Connection::Postgres).map_err(failed("read"))
+    }
+
+    /// Runs `work` in a transaction of a task of its own, so that a caller who
+    /// goes away leaves no transaction half done on a connection of the pool.
+    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>>
+            + Clone
+            + Send
+            + 'static,
+    {
+        let postgres = self.clone();
+        let written = tokio::spawn(async move { postgres.write_until_done(work).await }).await;
+        written.map_err(|_| meaning("write", Arc::new(sqlx::Error::WorkerCrashed)))?
+    }
+
+    async fn write_until_done<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>> + Clone,
+    {
+        let deadline = Instant::now() + RUN_AGAIN;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.write_once(work.clone()).await {
+                Ok(value) => return Ok(value),
+                Err(NotWritten::ForGood(error)) => return Err(error),
+                Err(NotWritten::Yet(error)) => error,
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tracing::debug!(error = %crate::Chain(&error), "a transaction is run again");
+            // Two that broke each other off do not meet again at once.
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn write_once<T, F>(&self, work: F) -> Result<T, NotWritten>
+    where
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>>,
+    {
+        let mut c = self.read().await.map_err(NotWritten::Yet)?;
+        c.run("begin").await.map_err(|source| NotWritten::Yet(failed("write")(source)))?;
+        let done = AssertUnwindSafe(work(&mut c)).catch_unwind().await;
+        let error = match done {
+            Ok(Ok(value)) => {
+                return match c.run("commit").await {
+                    Ok(()) => Ok(value),
+                    Err(source) => {
+                        // Whether it was committed nobody knows, unless the
+                        // server says so.
+                        let again = was_rolled_back(&source);
+                        let error = failed("commit")(source);
+                        c.close_on_drop();
+                        Err(if again { NotWritten::Yet(error) } else { NotWritten::ForGood(error) })
+                    }
+                };
+            }
+            Ok(Err(error)) => error,
+            Err(_) => meaning("write", Arc::new(sqlx::Error::WorkerCrashed)),
+        };
+        if c.run("rollback").await.is_err() {
+            c.close_on_drop();
+        }
+        let again = error.of_database().is_some_and(|source| {
+            may_run_again(source) && !matches!(**source, sqlx::Error::WorkerCrashed)
+        });
+        Err(if again { NotWritten::Yet(error) } else { NotWritten::ForGood(error) })
+    }
+}
+
+/// Why a transaction was not committed, or may not have been.
+enum NotWritten {
+    /// It was not, and may be when it is run again.
+    Yet(Error),
+    ForGood(Error),
+}
+
+/// A connection outside of any pool.
+pub(super) async fn connect(config: &PostgresConfig) -> Result<PgConnection, Error> {
+    options(config)?.connect().await.map_err(failed("open the database"))
+}
+
+fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
+    let mut options = PgConnectOptions::from_str(&config.url)
+        .map_err(|error| Error::invalid("database.url", error.to_string()))?
+        .application_name("abax")
+        .statement_cache_capacity(500)
+        // The locks of a process that was stopped, or that a partition hides,
+        // hold the others up for no longer.
+        .options([
+            ("idle_in_transaction_session_timeout", "10s"),
+            ("statement_timeout", "20s"),
+            ("default_transaction_isolation", "read committed"),
+        ])
+        .disable_statement_logging();
+    if let Some(password) = &config.password {
+        options = options.password(password.expose_secret());
+    }
+    if matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull) {
+        options = options.ssl_root_cert_from_pem(trusted(config.ca_pem.as_deref()));
+    }
+    Ok(options)
+}
+
+/// The system's certificates that can be used, and those of `ca_pem`, in PEM.
+fn trusted(ca_pem: Option<&[u8]>) -> Vec<u8> {
+    let mut pem = ca_pem.unwrap_or_default().to_vec();
+    for certificate in rustls_native_certs::load_native_certs().certs {
+        // One that cannot be used would fail every connection.
+        if rustls::RootCertStore::empty().add(certificate.clone()).is_err() {
+            continue;
+        }
+        let text = BASE64_STANDARD.encode(&certificate);
+        pem.extend_from_slice(b"\n-----BEGIN CERTIFICATE-----\n");
+        for line in text.as_bytes().chunks(64) {
+            pem.extend_from_slice(line);
+            pem.push(b'\n');
+        }
+        pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
+    }
+    pem
+}

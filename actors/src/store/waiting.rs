@@ -1,0 +1,94 @@
+//! The waiting list: executions that are SUBMITTED, in the order of acceptance.
+//!
+//! Each may run from its `visible_us` on.
+
+use super::{Connection, Fields, failed, sql};
+use crate::clock::Time;
+use crate::error::Error;
+use crate::id::{ActorId, ExecutionId};
+
+/// How many executions of an actor wait.
+pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
+    let count: i64 =
+        sql("select count(*) from executions where actor_id = $1 and status = 'SUBMITTED'")
+            .bind(actor.as_str())
+            .scalar(c)
+            .await
+            .map_err(failed("count the messages"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+pub(crate) async fn count(c: &mut Connection) -> Result<u64, Error> {
+    let count: i64 = sql("select count(*) from executions where status = 'SUBMITTED'")
+        .scalar(c)
+        .await
+        .map_err(failed("count the messages"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// An actor that has something waiting and may run it.
+pub(crate) struct Candidate {
+    pub(crate) actor: ActorId,
+    pub(crate) stateless: bool,
+    pub(crate) max_workers: Option<u32>,
+    pub(crate) running: u64,
+}
+
+/// One row per actor with something waiting, whatever the number of its
+/// messages: the recursion steps from actor to actor through the index.
+pub(crate) async fn candidates(c: &mut Connection) -> Result<Vec<Candidate>, Error> {
+    let rows = sql("with recursive waiting (actor_id) as ( \
+             select min(actor_id) from executions where status = 'SUBMITTED' \
+             union all \
+             select (select min(e.actor_id) from executions e \
+                     where e.status = 'SUBMITTED' and e.actor_id > waiting.actor_id) \
+             from waiting where waiting.actor_id is not null) \
+         select a.id, a.stateless, a.max_workers, \
+                (select count(*) from executions e \
+                 where e.actor_id = a.id and e.status = 'RUNNING') as running \
+         from waiting join actors a on a.id = waiting.actor_id \
+         where a.status in ('SUBMITTED', 'READY')")
+    .fetch_all(c)
+    .await
+    .map_err(failed("look into the queue"))?;
+    rows.iter()
+        .map(|row| {
+            let fields = Fields::of(row, "actors");
+            Ok(Candidate {
+                actor: fields.parsed("id", |text: String| ActorId::parse(&text))?,
+                stateless: fields.get("stateless")?,
+                max_workers: fields.parsed_if_any("max_workers", |n: i64| u32::try_from(n).ok())?,
+                running: fields.parsed("running", |n: i64| u64::try_from(n).ok())?,
+            })
+        })
+        .collect()
+}
+
+/// The first waiting executions of an actor in order of acceptance, with the
+/// moment from which each may be delivered. With `visible_at`, only those that
+/// may be delivered then.
+pub(crate) async fn head(
+    c: &mut Connection,
+    actor: &ActorId,
+    visible_at: Option<Time>,
+    limit: usize,
+) -> Result<Vec<(ExecutionId, Time)>, Error> {
+    let rows = sql("select id, visible_us from executions \
+         where actor_id = $1 and status = 'SUBMITTED' and visible_us <= $2 \
+         order by sequence limit $3")
+    .bind(actor.as_str())
+    .bind(visible_at.map_or(i64::MAX, Time::micros))
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(c)
+    .await
+    .map_err(failed("look into the queue"))?;
+    rows.iter()
+        .map(|row| {
+            let fields = Fields::of(row, "executions");
+            Ok((
+                fields.parsed("id", |text: String| ExecutionId::parse(&text))?,
+                Time::from_micros(fields.get("visible_us")?),
+            ))
+        })
+        .collect()
+}
