@@ -27,6 +27,9 @@ mod worker;
 
 mod environment;
 
+mod metrics;
+mod trace;
+
 mod config;
 mod error;
 
@@ -46,9 +49,12 @@ pub use execution::{
 pub use id::{ActorId, ExecutionId, HostId, WorkerId};
 pub use json::{Json, JsonError};
 pub use message::{ContentType, MessageBody, NewMessage};
+pub use metrics::describe_metrics;
 pub use permission::{Caller, Level, Role, Tenant};
 pub use queue::Delivery;
 pub use service::{
-    Claim, ClaimKey, Deleted, Health, HostInfo, Interruption, Preparation, Renewal, Service, Swept,
+    Claim, ClaimKey, Deleted, Health, HostInfo, Hosts, Interruption, Load, Preparation, Readiness,
+    Renewal, Service, Swept,
 };
+pub use trace::TraceParent;
 pub use worker::{Worker, WorkerStatus};

@@ -251,7 +251,7 @@ async fn renewed_leases_do_not_end(engine: Engine) {
         f.service.sweep().await.unwrap();
     }
     assert_eq!(f.execution(&sent).await.attempt, 1);
-    assert_eq!(f.service.health().await.unwrap().hosts, 1);
+    assert_eq!(f.service.health().await.unwrap().hosts.working, 1);
 }
 
 async fn a_drain_spends_no_attempt_and_a_failed_start_does(engine: Engine) {

@@ -1,8 +1,9 @@
 //! Where requests come in and answers go out: path, dialect, request id,
 //! CORS, span. What lies behind it knows one dialect and one form of path.
 
+use abax_actors::TraceParent;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD,
@@ -12,14 +13,16 @@ use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, Span, debug};
 
 use crate::App;
 use crate::config::is_authority;
 use crate::dialect::Dialect;
 use crate::envelope::{self, Answer, Audience};
 use crate::error::{ApiError, Meaning};
+use crate::metrics;
 
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ALL_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 
@@ -32,19 +35,22 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
         server_of(request.headers()).unwrap_or_else(|| format!("http://{}", config.listen))
     });
     let method = request.method().clone();
-    let span = info_span!(
-        "request",
-        request.id = %id,
-        http.method = %method,
-        http.path = %path,
-        caller.user = tracing::field::Empty,
-        caller.tenant = tracing::field::Empty,
-    );
+    let span = span(&method, &path, &id);
+    if let Some(parent) = trace_parent(request.headers()) {
+        parent.adopt(&span);
+        request.extensions_mut().insert(parent);
+    }
+    if let Some(own) = TraceParent::of(&span) {
+        span.record("trace.id", own.trace_id());
+        // What this request causes is its child, and its caller's grandchild.
+        request.extensions_mut().insert(own);
+    }
     let caller_headers = CallerHeaders::of(request.headers());
 
     *request.uri_mut() = with_path(request.uri(), &path);
     request.extensions_mut().insert(dialect);
     let mut response = next.run(request).instrument(span.clone()).await;
+    let route = response.extensions_mut().remove::<MatchedPath>();
     let _entered = span.enter();
 
     let audience = Audience { dialect, server: &server, request_id: &id };
@@ -66,10 +72,48 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
         response = without_body(response);
     }
 
+    let took = started.elapsed();
+    metrics::request_answered(route.as_ref(), &method, response.status(), took);
+    if let Some(route) = &route {
+        span.record("otel.name", format!("{method} {}", route.as_str()));
+        span.record("http.route", route.as_str());
+    }
     let status = response.status().as_u16();
-    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    span.record("http.status", status);
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     debug!(http.status = status, duration_ms, "{method} {path} answered {status}");
     response
+}
+
+/// The span of a request, with the names that OpenTelemetry gives it. What asks all
+/// day whether we are there is of no interest to a trace.
+fn span(method: &Method, path: &str, id: &str) -> Span {
+    macro_rules! request {
+        ($level:ident) => {
+            tracing::span!(
+                tracing::Level::$level,
+                "request",
+                otel.kind = "server",
+                otel.name = tracing::field::Empty,
+                trace.id = tracing::field::Empty,
+                request.id = %id,
+                http.method = %method,
+                http.path = %path,
+                http.route = tracing::field::Empty,
+                http.status = tracing::field::Empty,
+                caller.user = tracing::field::Empty,
+                caller.tenant = tracing::field::Empty,
+            )
+        };
+    }
+    match path {
+        "/health" | "/healthz" | "/readyz" | "/metrics" => request!(DEBUG),
+        _ => request!(INFO),
+    }
+}
+
+fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    headers.get(TRACE_PARENT)?.to_str().ok().and_then(TraceParent::parse)
 }
 
 /// The caller's own id where it is short and plain, else a fresh one.

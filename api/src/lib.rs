@@ -16,6 +16,9 @@ mod parameters;
 mod envelope;
 mod error;
 
+mod metrics;
+mod operations;
+
 mod edge;
 mod routes;
 mod server;
@@ -24,12 +27,15 @@ use std::sync::Arc;
 
 use abax_actors::Service;
 use axum::{Router, middleware};
+use operations::Operations;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use auth::{KeyTooShort, Keys, TokenError};
 pub use config::{Config, ConfigError};
 pub use dialect::Dialect;
 pub use envelope::VERSION;
+pub use metrics::Metrics;
+pub use operations::serve_operations;
 pub use routes::{Access, RouteInfo, route_table};
 pub use server::serve;
 
@@ -42,6 +48,7 @@ struct Parts {
     service: Service,
     keys: Keys,
     config: Config,
+    operations: Operations,
 }
 
 impl App {
@@ -51,7 +58,9 @@ impl App {
     ///
     /// A setting that cannot work, see [`Config::check`].
     pub fn new(service: Service, keys: Keys, config: Config) -> Result<Self, ConfigError> {
-        Ok(Self(Arc::new(Parts { service, keys, config: config.check()? })))
+        let config = config.check()?;
+        let operations = Operations::new(service.clone());
+        Ok(Self(Arc::new(Parts { service, keys, config, operations })))
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -65,6 +74,10 @@ impl App {
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
     }
+
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.0.operations
+    }
 }
 
 /// The whole interface as one service; [`serve`] puts it on a socket.
@@ -73,7 +86,10 @@ pub fn router(app: App) -> Router {
 }
 
 fn behind_the_edge(routes: Router<App>, app: App) -> Router {
-    let inner = routes.layer(CatchPanicLayer::custom(error::of_panic)).with_state(app.clone());
+    let inner = routes
+        .layer(CatchPanicLayer::custom(error::of_panic))
+        .layer(middleware::from_fn(metrics::mark_route))
+        .with_state(app.clone());
     // The path must have its final form before the inner router sees it, so
     // the edge stands in front of a router, not within one.
     Router::new().fallback_service(inner).layer(middleware::from_fn_with_state(app, edge::edge))

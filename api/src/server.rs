@@ -33,10 +33,27 @@ pub(crate) struct Stopping(pub(crate) CancellationToken);
 ///
 /// The listener's address cannot be read. A failed `accept` is logged and tried again.
 pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> io::Result<()> {
+    let limits = Limits { head: app.config().head_timeout, drain: app.config().drain };
+    let router = crate::router(app.clone()).layer(axum::Extension(Stopping(stop.clone())));
+    tokio::join!(accept(listener, router, limits, stop.clone()), app.operations().upkeep(stop)).0
+}
+
+/// How long a connection is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// For the head of a request.
+    pub(crate) head: Duration,
+    /// For open requests after a stop.
+    pub(crate) drain: Duration,
+}
+
+pub(crate) async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) -> io::Result<()> {
     let address = listener.local_addr()?;
-    let drain = app.config().drain;
-    let head_timeout = app.config().head_timeout;
-    let router = crate::router(app).layer(axum::Extension(Stopping(stop.clone())));
     let connections = TaskTracker::new();
     let close = CancellationToken::new();
     info!(http.address = %address, "listening on http://{address}");
@@ -51,7 +68,7 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> 
                 let (router, stop, close) = (router.clone(), stop.clone(), close.clone());
                 connections.spawn(async move {
                     tokio::select! {
-                        () = serve_connection(stream, router, head_timeout, stop) => {}
+                        () = serve_connection(stream, router, limits.head, stop) => {}
                         () = close.cancelled() => {}
                     }
                 });
@@ -66,7 +83,7 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> 
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
         warn!(n = connections.len(), "closing connections whose requests did not end in time");
         close.cancel();
         connections.wait().await;

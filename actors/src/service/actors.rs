@@ -157,7 +157,7 @@ impl Service {
         let deadline = Instant::now() + self.0.config.delete_wait;
         let now = self.0.clock.now();
         let mut changes = self.0.changes.subscribe();
-        let (id, halted) = {
+        let (id, halted, cancelled) = {
             let (caller, actor) = (caller.clone(), actor.to_owned());
             self.0
                 .store
@@ -166,16 +166,19 @@ impl Service {
                         let actor = authorized(c, &caller, &actor, Level::Update).await?;
                         let reason = "cancelled: its actor was deleted";
                         store::actors::set_shutting_down(c, &actor.id).await?;
-                        store::executions::cancel_all_waiting(c, &actor.id, reason, now).await?;
+                        let cancelled =
+                            store::executions::cancel_all_waiting(c, &actor.id, reason, now)
+                                .await?;
                         let halted =
                             store::executions::request_halt_of_actor(c, &actor.id, now).await?;
                         store::logs::remove_of_actor(c, &actor.id).await?;
                         store::actors::remove_ended(c, Some(&actor.id)).await?;
-                        Ok((actor.id, halted))
+                        Ok((actor.id, halted, cancelled))
                     })
                 })
                 .await?
         };
+        crate::metrics::executions_cancelled(cancelled);
         for execution in &halted {
             self.changed(execution);
         }

@@ -107,14 +107,14 @@ impl Service {
     ) -> Result<(), Error> {
         let now = self.0.clock.now();
         let (caller, actor, execution) = (caller.clone(), actor.to_owned(), execution.to_owned());
-        let id = self
+        let (id, cancelled) = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let actor = authorized(c, &caller, &actor, Level::Update).await?;
                     let execution = execution_of(c, &actor, &execution).await?.execution;
-                    match execution.status {
+                    let cancelled = match execution.status {
                         ExecutionStatus::Submitted => {
                             store::executions::cancel_waiting(
                                 c,
@@ -123,10 +123,11 @@ impl Service {
                                 "cancelled: it was halted before it ran",
                                 now,
                             )
-                            .await?;
+                            .await?
                         }
                         ExecutionStatus::Running => {
                             store::executions::request_halt(c, &execution.id, now).await?;
+                            false
                         }
                         ExecutionStatus::Complete | ExecutionStatus::Error => {
                             return Err(Error::NotHaltable {
@@ -134,11 +135,12 @@ impl Service {
                                 status: execution.status,
                             });
                         }
-                    }
-                    Ok(execution.id)
+                    };
+                    Ok((execution.id, cancelled))
                 })
             })
             .await?;
+        crate::metrics::executions_cancelled(cancelled.into());
         self.changed(&id);
         // A stateful actor's next execution may run.
         self.0.queue.wake();

@@ -4,6 +4,7 @@ use super::Service;
 use super::upkeep::{Swept, give_back_all};
 use crate::error::Error;
 use crate::id::HostId;
+use crate::metrics::Again;
 use crate::store;
 
 /// A process that takes executions.
@@ -51,7 +52,7 @@ impl Service {
         let max_attempts = self.0.config.max_attempts;
         let log_expiry = self.log_expiry();
         let host = host.clone();
-        let (swept, changed) = self
+        let given = self
             .0
             .store
             .write(move |c| {
@@ -65,7 +66,8 @@ impl Service {
                 })
             })
             .await?;
-        self.tell(&changed);
-        Ok(swept)
+        given.count(Again::Restarted);
+        self.tell(&given.changed);
+        Ok(given.swept())
     }
 }

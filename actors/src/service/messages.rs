@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::execution::Execution;
 use crate::id::ExecutionId;
 use crate::message::NewMessage;
+use crate::metrics;
 use crate::permission::{Caller, Level};
 use crate::store;
 
@@ -41,6 +42,7 @@ impl Service {
                 })
             })
             .await?;
+        metrics::message_accepted();
         self.0.queue.wake();
         Ok(execution)
     }
@@ -66,7 +68,8 @@ impl Service {
     pub async fn purge_messages(&self, caller: &Caller, actor: &str) -> Result<u64, Error> {
         let now = self.0.clock.now();
         let (caller, actor) = (caller.clone(), actor.to_owned());
-        self.0
+        let count = self
+            .0
             .store
             .write(move |c| {
                 Box::pin(async move {
@@ -75,6 +78,8 @@ impl Service {
                     store::executions::cancel_all_waiting(c, &actor.id, reason, now).await
                 })
             })
-            .await
+            .await?;
+        metrics::executions_cancelled(count);
+        Ok(count)
     }
 }

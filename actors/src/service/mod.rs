@@ -5,6 +5,7 @@ mod executions;
 mod messages;
 
 mod claims;
+mod health;
 mod hosts;
 mod preparation;
 mod settlement;
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, broadcast};
 
 pub use actors::Deleted;
 pub use claims::{Claim, ClaimKey, Interruption, Renewal};
+pub use health::{Health, Hosts, Load, Readiness};
 pub use hosts::HostInfo;
 pub use preparation::Preparation;
 pub use upkeep::Swept;
@@ -33,8 +35,6 @@ use crate::store::{self, Connection, Store};
 
 /// How often to look for what another process changed.
 const POLL: Duration = Duration::from_secs(1);
-/// A host that renewed within this time counts as alive.
-const HOST_ALIVE: Duration = Duration::from_secs(60);
 
 /// The domain. A clone is another handle of the same.
 ///
@@ -60,17 +60,6 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").field("database", &self.0.config.database).finish_non_exhaustive()
     }
-}
-
-/// Whether the service can do its work, and how much there is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// Executions that wait.
-    pub executions_waiting: u64,
-    /// Executions that are claimed.
-    pub executions_running: u64,
-    /// Hosts that renewed their leases within the last minute.
-    pub hosts: u64,
 }
 
 impl Service {
@@ -122,23 +111,6 @@ impl Service {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.0.clock
-    }
-
-    /// Asks the database for numbers that an operator wants to see.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::StoreUnavailable`]: the service is not healthy.
-    pub async fn health(&self) -> Result<Health, Error> {
-        let mut c = self.0.store.read().await?;
-        let seen_since = self.0.clock.now().micros()
-            - i64::try_from(HOST_ALIVE.as_micros()).expect("a minute is short");
-        Ok(Health {
-            executions_waiting: store::waiting::count(&mut c).await?,
-            executions_running: store::executions::count_all_running(&mut c).await?,
-            hosts: store::hosts::count_seen(&mut c, crate::clock::Time::from_micros(seen_since))
-                .await?,
-        })
     }
 
     /// Tells who waits for `execution` in this process that it changed.

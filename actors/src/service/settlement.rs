@@ -7,7 +7,8 @@ use super::claims::ClaimKey;
 use crate::actor::ActorStatus;
 use crate::clock::Time;
 use crate::error::Error;
-use crate::execution::{ExecutionStatus, Finish, Outcome};
+use crate::execution::{ExecutionStatus, Finish, Outcome, Phase, Phases};
+use crate::metrics::{self, Again};
 use crate::store::executions::{Attempt, Stored};
 use crate::store::{self, Connection};
 
@@ -23,7 +24,7 @@ impl Service {
         let limit = self.0.config.max_log_bytes;
         let log_expiry = self.log_expiry();
         let key = claim.clone();
-        let held = self
+        let ended = self
             .0
             .store
             .write(move |c| {
@@ -32,10 +33,10 @@ impl Service {
                     let output = &finish.output;
                     let cut = finish.output_truncated;
                     if !store::logs::append(c, execution, *epoch, output, cut, limit).await? {
-                        return Ok(false);
+                        return Ok(None);
                     }
                     let Some(stored) = store::executions::find(c, execution).await? else {
-                        return Ok(false);
+                        return Ok(None);
                     };
                     end(c, &stored, &finish, now, log_expiry).await
                 })
@@ -43,7 +44,10 @@ impl Service {
             .await?;
         self.changed(&claim.execution);
         self.0.queue.wake();
-        Ok(held)
+        if let Some(ended) = &ended {
+            ended.count();
+        }
+        Ok(ended.is_some())
     }
 
     /// Gives a claimed execution back before anything of it was run: it waits
@@ -84,38 +88,53 @@ impl Service {
         let max_attempts = self.0.config.max_attempts;
         let log_expiry = self.log_expiry();
         let key = claim.clone();
-        let held = self
+        let put_back = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let ClaimKey { execution, epoch } = &key;
                     let Some(stored) = store::executions::lock(c, execution).await? else {
-                        return Ok(false);
+                        return Ok(PutBack::Lost);
                     };
                     if stored.epoch != *epoch || stored.execution.status != ExecutionStatus::Running
                     {
-                        return Ok(false);
+                        return Ok(PutBack::Lost);
                     }
-                    if let Some(finish) = must_end_cancelled(c, &stored).await? {
-                        return end(c, &stored, &finish, now, log_expiry).await;
-                    }
-                    if attempt == Attempt::Spent && stored.execution.attempt >= max_attempts {
-                        let finish = Finish::new(Outcome::CouldNotStart, reason);
-                        return end(c, &stored, &finish, now, log_expiry).await;
+                    let finish = match must_end_cancelled(c, &stored).await? {
+                        Some(cancelled) => Some(cancelled),
+                        None if attempt == Attempt::Spent
+                            && stored.execution.attempt >= max_attempts =>
+                        {
+                            Some(Finish::new(Outcome::CouldNotStart, reason))
+                        }
+                        None => None,
+                    };
+                    if let Some(finish) = finish {
+                        let ended = end(c, &stored, &finish, now, log_expiry).await?;
+                        return Ok(ended.map_or(PutBack::Lost, PutBack::Ended));
                     }
                     if let Some(worker) = &stored.execution.worker {
                         store::workers::set_idle(c, worker).await?;
                     }
                     store::logs::remove(c, execution).await?;
                     let visible = now.after(delay);
-                    store::executions::give_back(c, execution, *epoch, attempt, now, visible).await
+                    let waits =
+                        store::executions::give_back(c, execution, *epoch, attempt, now, visible)
+                            .await?;
+                    Ok(if waits { PutBack::Waits } else { PutBack::Lost })
                 })
             })
             .await?;
         self.changed(&claim.execution);
         self.0.queue.wake();
-        Ok(held)
+        match (&put_back, attempt) {
+            (PutBack::Lost, _) => return Ok(false),
+            (PutBack::Ended(ended), _) => ended.count(),
+            (PutBack::Waits, Attempt::Spent) => metrics::attempts_repeated(Again::CouldNotStart, 1),
+            (PutBack::Waits, Attempt::Kept) => metrics::attempts_repeated(Again::Released, 1),
+        }
+        Ok(true)
     }
 
     pub(super) fn log_expiry(&self) -> LogExpiry {
@@ -140,22 +159,45 @@ impl LogExpiry {
     }
 }
 
+/// What became of a claim that was given back.
+enum PutBack {
+    /// Somebody else has it.
+    Lost,
+    /// It waits for its next attempt.
+    Waits,
+    /// There is no next attempt.
+    Ended(Ended),
+}
+
+/// An execution that ended in a transaction; counted when that is committed.
+#[derive(Debug)]
+pub(super) struct Ended {
+    outcome: Outcome,
+    phases: Phases,
+}
+
+impl Ended {
+    pub(super) fn count(&self) {
+        metrics::execution_finished(self.outcome, &self.phases);
+    }
+}
+
 /// Ends a running execution and frees its worker; the last one of an actor that
-/// is being deleted takes the actor along.
+/// is being deleted takes the actor along. None where somebody else has it.
 pub(super) async fn end(
     c: &mut Connection,
     stored: &Stored,
     finish: &Finish,
     now: Time,
     log_expiry: LogExpiry,
-) -> Result<bool, Error> {
+) -> Result<Option<Ended>, Error> {
     let execution = &stored.execution;
     let actor = store::actors::find(c, &execution.actor).await?;
     let expires = log_expiry.of(actor.as_ref().and_then(|a| a.log_ex), now);
     if !store::executions::finish(c, &execution.id, stored.epoch, finish, now, Some(expires))
         .await?
     {
-        return Ok(false);
+        return Ok(None);
     }
     if let Some(worker) = &execution.worker {
         store::workers::set_idle(c, worker).await?;
@@ -163,7 +205,14 @@ pub(super) async fn end(
     if actor.is_some_and(|a| a.status == ActorStatus::ShuttingDown) {
         store::actors::remove_ended(c, Some(&execution.actor)).await?;
     }
-    Ok(true)
+    let mut phases = execution.phases;
+    for (phase, time) in finish.phases.iter() {
+        if phases.at(phase).is_none() {
+            phases.set(phase, time);
+        }
+    }
+    phases.set(Phase::Stored, now);
+    Ok(Some(Ended { outcome: finish.outcome, phases }))
 }
 
 /// How a running execution ends that would wait again, but may not.

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::Service;
-use super::settlement::{LogExpiry, end, must_end_cancelled};
+use super::settlement::{Ended, LogExpiry, end, must_end_cancelled};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::execution::{Finish, Outcome};
 use crate::id::ExecutionId;
+use crate::metrics::{self, Again};
 use crate::store::executions::{Attempt, Stored};
 use crate::store::{self, Connection};
 
@@ -46,24 +47,27 @@ impl Service {
         };
         let workers_idle_since = before(self.0.config.worker_idle);
         let hosts_seen_since = before(HOST_FORGOTTEN);
-        let (swept, changed) = self
+        let (swept, given) = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let lost = store::executions::with_expired_lease(c, now).await?;
                     let reason = "the host that ran it was lost";
-                    let (mut swept, changed) =
+                    let given =
                         give_back_all(c, lost, reason, max_attempts, now, log_expiry).await?;
+                    let mut swept = given.swept();
                     swept.logs_expired = store::logs::remove_expired(c, now).await?;
                     swept.actors_removed = store::actors::remove_ended(c, None).await?.len() as u64;
                     store::workers::remove_idle(c, workers_idle_since).await?;
                     store::hosts::remove_unseen(c, hosts_seen_since).await?;
-                    Ok((swept, changed))
+                    Ok((swept, given))
                 })
             })
             .await?;
-        self.tell(&changed);
+        metrics::leases_lost(swept.retried + swept.ended);
+        given.count(Again::HostLost);
+        self.tell(&given.changed);
         Ok(swept)
     }
 
@@ -75,6 +79,26 @@ impl Service {
     }
 }
 
+/// Executions that were taken from their hosts, in a transaction.
+#[derive(Debug, Default)]
+pub(super) struct GivenBack {
+    pub(super) changed: Vec<ExecutionId>,
+    retried: u64,
+    ended: Vec<Ended>,
+}
+
+impl GivenBack {
+    pub(super) fn swept(&self) -> Swept {
+        Swept { retried: self.retried, ended: self.ended.len() as u64, ..Swept::default() }
+    }
+
+    /// Counts them, when that is committed.
+    pub(super) fn count(&self, why: Again) {
+        metrics::attempts_repeated(why, self.retried);
+        self.ended.iter().for_each(Ended::count);
+    }
+}
+
 /// Gives running executions whose hosts are gone their next attempt, or ends them.
 pub(super) async fn give_back_all(
     c: &mut Connection,
@@ -83,9 +107,8 @@ pub(super) async fn give_back_all(
     max_attempts: u32,
     now: Time,
     log_expiry: LogExpiry,
-) -> Result<(Swept, Vec<ExecutionId>), Error> {
-    let mut swept = Swept::default();
-    let mut changed = Vec::new();
+) -> Result<GivenBack, Error> {
+    let mut given = GivenBack::default();
     for stored in lost {
         let execution = &stored.execution;
         let finish = match must_end_cancelled(c, &stored).await? {
@@ -101,18 +124,17 @@ pub(super) async fn give_back_all(
             None => None,
         };
         if let Some(finish) = finish {
-            end(c, &stored, &finish, now, log_expiry).await?;
-            swept.ended += 1;
+            given.ended.extend(end(c, &stored, &finish, now, log_expiry).await?);
         } else {
             let id = &execution.id;
             store::executions::give_back(c, id, stored.epoch, Attempt::Spent, now, now).await?;
-            swept.retried += 1;
+            given.retried += 1;
         }
         // Its host is gone, so it takes nothing any more.
         if let Some(worker) = &execution.worker {
             store::workers::remove(c, worker).await?;
         }
-        changed.push(stored.execution.id);
+        given.changed.push(stored.execution.id);
     }
-    Ok((swept, changed))
+    Ok(given)
 }

@@ -91,15 +91,6 @@ pub(crate) async fn count_running(c: &mut Connection, actor: &ActorId) -> Result
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// How many executions run, of all actors.
-pub(crate) async fn count_all_running(c: &mut Connection) -> Result<u64, Error> {
-    let count: i64 = sql("select count(*) from executions where status = 'RUNNING'")
-        .scalar(c)
-        .await
-        .map_err(failed("count the running executions"))?;
-    Ok(u64::try_from(count).unwrap_or(0))
-}
-
 /// Whether an execution of the actor that was accepted earlier has not ended.
 pub(crate) async fn has_earlier_open(
     c: &mut Connection,

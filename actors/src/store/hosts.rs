@@ -36,16 +36,6 @@ pub(crate) async fn set_seen(c: &mut Connection, id: &HostId, now: Time) -> Resu
     Ok(())
 }
 
-/// How many hosts were seen since `since`.
-pub(crate) async fn count_seen(c: &mut Connection, since: Time) -> Result<u64, Error> {
-    let count: i64 = sql("select count(*) from hosts where seen_us >= $1")
-        .bind(since.micros())
-        .scalar(c)
-        .await
-        .map_err(failed("count the hosts"))?;
-    Ok(u64::try_from(count).unwrap_or(0))
-}
-
 /// Forgets hosts not seen since `since` that have nothing running.
 pub(crate) async fn remove_unseen(c: &mut Connection, since: Time) -> Result<(), Error> {
     sql("delete from hosts where seen_us < $1 and not exists \

@@ -6,6 +6,7 @@
 pub(crate) mod actors;
 mod dialect;
 pub(crate) mod executions;
+pub(crate) mod health;
 pub(crate) mod hosts;
 pub(crate) mod logs;
 pub(crate) mod messages;

@@ -20,6 +20,7 @@ use super::migrations;
 use super::sql::Connection;
 use crate::config::PostgresConfig;
 use crate::error::Error;
+use crate::metrics;
 
 /// How long to wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -85,7 +86,18 @@ impl Postgres {
         let deadline = Instant::now() + RUN_AGAIN;
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.write_once(work.clone()).await {
+            let began = Instant::now();
+            let written = self.write_once(work.clone()).await;
+            let by_database = |error: &Error| error.of_database().is_some();
+            match &written {
+                Ok(_) => metrics::transaction(true, began.elapsed()),
+                Err(NotWritten::Yet(error) | NotWritten::ForGood(error)) if by_database(error) => {
+                    metrics::transaction(false, began.elapsed());
+                }
+                // A rule said no, which is no failure of the database's.
+                Err(_) => {}
+            }
+            let error = match written {
                 Ok(value) => return Ok(value),
                 Err(NotWritten::ForGood(error)) => return Err(error),
                 Err(NotWritten::Yet(error)) => error,
@@ -94,6 +106,7 @@ impl Postgres {
                 return Err(error);
             }
             tracing::debug!(error = %crate::Chain(&error), "a transaction is run again");
+            metrics::transaction_retried();
             // Two that broke each other off do not meet again at once.
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause = (pause * 2).min(LONGEST_PAUSE);

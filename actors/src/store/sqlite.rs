@@ -9,7 +9,7 @@
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -23,6 +23,7 @@ use super::dialect::{failed, meaning};
 use super::migrations;
 use super::sql::Connection;
 use crate::error::Error;
+use crate::metrics;
 
 /// Writes that one transaction takes at most.
 const LARGEST_GROUP: usize = 256;
@@ -120,6 +121,7 @@ async fn write_all(mut connection: Connection, mut waiting: mpsc::Receiver<Write
 }
 
 async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Write>) {
+    let began = Instant::now();
     let mut done = Vec::new();
     // What is wrong with the transaction as a whole.
     let mut broken = begin(connection).await.err().map(Arc::new);
@@ -159,6 +161,7 @@ async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Wr
         // Fails where SQLite rolled back by itself, and then nothing is open.
         let _ = connection.run("rollback").await;
     }
+    metrics::transaction(broken.is_none(), began.elapsed());
     for reply in done {
         let committed = match &broken {
             None => Ok(()),

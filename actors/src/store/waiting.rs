@@ -18,14 +18,6 @@ pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Resul
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-pub(crate) async fn count(c: &mut Connection) -> Result<u64, Error> {
-    let count: i64 = sql("select count(*) from executions where status = 'SUBMITTED'")
-        .scalar(c)
-        .await
-        .map_err(failed("count the messages"))?;
-    Ok(u64::try_from(count).unwrap_or(0))
-}
-
 /// An actor that has something waiting and may run it.
 pub(crate) struct Candidate {
     pub(crate) actor: ActorId,

@@ -1,11 +1,13 @@
-//! Is it up, can it work, and what is here at all.
+//! Is it up, can it work, how much does it do, and what is here at all.
 
 use axum::extract::State;
+use axum::response::Response;
 use serde_json::json;
 
 use crate::App;
 use crate::envelope::{Object, Reply};
-use crate::error::ApiError;
+use crate::error::{ApiError, Meaning};
+use crate::operations::sentence;
 
 /// `GET /`: a first page for whoever finds the port.
 pub(super) async fn welcome() -> Reply {
@@ -31,10 +33,22 @@ pub(super) async fn alive() -> Reply {
     Reply::one("The service is up.", Object::default().with("alive", true))
 }
 
-/// The store and the queue answer too.
+/// Whether requests shall come here: the store takes writes. A queue that is away
+/// delays what is accepted, so the answer says so and stays a success: a load
+/// balancer that took every process away would turn a delay into an outage.
 pub(super) async fn ready(State(app): State<App>) -> Result<Reply, ApiError> {
-    app.service().health().await?;
-    Ok(Reply::one("The service is up and ready.", Object::default().with("ready", true)))
+    let readiness = app.operations().readiness().await;
+    let sentence = format!("The service is {}.", sentence(&readiness));
+    if !readiness.is_ready() {
+        return Err(ApiError::new(Meaning::Unavailable, sentence));
+    }
+    let object = Object::default().with("ready", true).with("degraded", &readiness.degraded);
+    Ok(Reply::one(sentence, object))
+}
+
+/// The numbers of this process and of the store, for Prometheus; no envelope.
+pub(super) async fn metrics(State(app): State<App>) -> Response {
+    app.operations().all_metrics().await
 }
 
 /// Sites and tenants as one client looks for at its start: there are none to choose from here.

@@ -55,6 +55,7 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/health", Open, health::ready),
         route(Method::GET, "/healthz", Open, health::alive),
         route(Method::GET, "/readyz", Open, health::ready),
+        route(Method::GET, "/metrics", Open, health::metrics),
         route(Method::GET, "/v3/sites", Open, health::nothing),
         route(Method::GET, "/v3/tenants", Open, health::nothing),
         route(Method::GET, ACTORS, Signed, actors::list),

@@ -1,0 +1,141 @@
+//! Whether the service can work, and how much there is to do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::Service;
+use crate::clock::Time;
+use crate::error::{Chain, Error};
+use crate::execution::ExecutionStatus;
+use crate::store;
+
+/// A host that renewed within this time counts as alive.
+const HOST_ALIVE: Duration = Duration::from_secs(60);
+/// How long the database may take to answer one who asks whether it is there.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How much there is to do, and who is there to do it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The open executions of each class that has some.
+    pub classes: BTreeMap<String, Load>,
+    /// Hosts that renewed their leases within the last minute.
+    pub hosts: Hosts,
+}
+
+/// Hosts that are alive, each in one state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hosts {
+    /// Those that take executions.
+    pub working: u64,
+    /// Those that somebody keeps from taking more.
+    pub cordoned: u64,
+    /// Those that end what they have, and then themselves.
+    pub draining: u64,
+    /// Executions that all of them together run at once.
+    pub slots: u64,
+}
+
+/// The open executions of a class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Those that wait.
+    pub waiting: u64,
+    /// Those that are claimed.
+    pub running: u64,
+    /// For how long the first of those that wait has done so.
+    pub oldest_waiting: Option<Duration>,
+}
+
+/// Whether requests shall come here, in words for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why none shall.
+    pub problems: Vec<String>,
+    /// What works less well than it should; messages are accepted all the same.
+    pub degraded: Vec<String>,
+}
+
+impl Readiness {
+    /// True where nothing keeps the service from answering.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+impl Service {
+    /// Asks the database for numbers that an operator wants to see. The cost grows
+    /// with the open executions: ask every few seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StoreUnavailable`]: the service is not healthy.
+    pub async fn health(&self) -> Result<Health, Error> {
+        let now = self.0.clock.now();
+        let alive = i64::try_from(HOST_ALIVE.as_micros()).expect("a minute is short");
+        let seen_since = Time::from_micros(now.micros().saturating_sub(alive));
+        let mut c = self.0.store.read().await?;
+        let mut health = Health::default();
+        for open in store::health::open_executions(&mut c).await? {
+            let load = health.classes.entry(open.class).or_default();
+            if open.status == ExecutionStatus::Running {
+                load.running = open.count;
+                continue;
+            }
+            load.waiting = open.count;
+            load.oldest_waiting = open.since.map(|since| {
+                let micros = now.micros().saturating_sub(since.micros());
+                Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+            });
+        }
+        health.hosts = store::health::hosts_seen(&mut c, seen_since).await?;
+        Ok(health)
+    }
+
+    /// Whether the database takes writes and the queue messages. Cheap, though not
+    /// free: it writes to the disk.
+    pub async fn readiness(&self) -> Readiness {
+        let mut readiness = Readiness::default();
+        match timeout(PATIENCE, store::health::probe(&self.0.store)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                warn!(error = %Chain(&error), "not ready: the database does not take writes");
+                readiness.problems.push(words(&error));
+            }
+            Err(_) => {
+                let patience = PATIENCE.as_secs();
+                warn!("not ready: the database did not answer within {patience} s");
+                let problem = format!("the database did not answer within {patience} seconds");
+                readiness.problems.push(problem);
+            }
+        }
+        readiness
+    }
+}
+
+/// What is wrong with the database, without names of users and addresses: these
+/// words are for everybody.
+fn words(error: &Error) -> String {
+    let Some(source) = error.of_database() else {
+        return "the service has a fault; its log knows more".to_owned();
+    };
+    match &**source {
+        sqlx::Error::Io(_) => "the database cannot be reached".to_owned(),
+        sqlx::Error::PoolTimedOut => "the database gives no connection".to_owned(),
+        sqlx::Error::Database(source) => match source.code().as_deref() {
+            // SQLite's FULL, READONLY and IOERR with their extensions; PostgreSQL's
+            // disk_full.
+            Some("13" | "53100") => "the disk of the database is full".to_owned(),
+            Some("8") => "the database cannot be written to".to_owned(),
+            Some("10") => "the disk of the database fails".to_owned(),
+            Some("57P01" | "57P02" | "57P03") => "the database is starting or stopping".to_owned(),
+            Some(code) => format!("the database refuses (code {code})"),
+            None => "the database refuses".to_owned(),
+        },
+        _ => "the database is not available".to_owned(),
+    }
+}
