@@ -41,6 +41,10 @@ pub struct Config {
     pub worker_idle: Duration,
     /// What actors have as `token` when they do not say; false.
     pub default_token: bool,
+    /// How often ended leases, expired logs and the like are looked for; 5 s.
+    pub sweep_every: Duration,
+    /// How long executions stay after their end; for ever when not given.
+    pub execution_retention: Option<Duration>,
 }
 
 /// Which database, and where.
@@ -168,6 +172,8 @@ impl Config {
             delete_wait: Duration::from_secs(20),
             worker_idle: Duration::from_secs(600),
             default_token: false,
+            sweep_every: Duration::from_secs(5),
+            execution_retention: None,
         }
     }
 }

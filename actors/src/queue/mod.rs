@@ -8,9 +8,11 @@ pub(crate) mod embedded;
 
 use std::time::Duration;
 
+use crate::actor::Actor;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
+use crate::permission::Tenant;
 use crate::store::Store;
 
 /// The queue; a broker comes as a second variant.
@@ -23,6 +25,13 @@ impl Queue {
     /// The queue that is a table of the store.
     pub(crate) fn embedded(store: Store, clock: Clock, workers_per_actor: u32) -> Self {
         Self::Embedded(embedded::Embedded::new(store, clock, workers_per_actor))
+    }
+
+    /// Calls a host for an actor that has work. Called once the work is committed,
+    /// never before; a call may come to nothing, since the sweep repeats it.
+    pub(crate) fn activate(&self, _activation: Activation) {
+        // Whoever looks finds the actor.
+        self.wake();
     }
 
     /// Says that something may be deliverable that was not.
@@ -38,6 +47,22 @@ impl Queue {
     pub(crate) async fn receive(&self) -> Result<Delivery, Error> {
         let Self::Embedded(embedded) = self;
         embedded.receive().await
+    }
+}
+
+/// An actor that has work: something of it waits that may run. A hint, which may
+/// be lost or doubled: whoever follows it looks at the rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Activation {
+    pub(crate) actor: ActorId,
+    pub(crate) tenant: Tenant,
+    /// The class of the hosts that serve the actor.
+    pub(crate) class: String,
+}
+
+impl Activation {
+    pub(crate) fn of(actor: &Actor) -> Self {
+        Self { actor: actor.id.clone(), tenant: actor.tenant.clone(), class: actor.queue.clone() }
     }
 }
 

@@ -7,7 +7,10 @@ use crate::id::ExecutionId;
 use crate::message::NewMessage;
 use crate::metrics;
 use crate::permission::{Caller, Level};
+use crate::queue::Activation;
+use crate::queue::embedded::capacity;
 use crate::store;
+use crate::store::accept::Accept;
 
 impl Service {
     /// Sends a message to an actor; needs EXECUTE. On success the execution is
@@ -27,24 +30,32 @@ impl Service {
         let actor = self.actor_for(caller, actor, Level::Execute).await?;
         let message = message.accept(&self.0.config)?;
         let now = self.0.clock.now();
-        let executor = caller.user.clone();
-        let execution = self
+        let capacity =
+            capacity(actor.stateless, actor.max_workers, self.0.config.max_workers_per_actor);
+        let accept = Accept {
+            execution: ExecutionId::generate(),
+            actor: actor.id.clone(),
+            executor: caller.user.clone(),
+            message,
+            now,
+            count_to: capacity + 1,
+        };
+        let id = accept.execution.clone();
+        let waiting = self
             .0
             .store
-            .write(move |c| {
-                Box::pin(async move {
-                    let id = ExecutionId::generate();
-                    if !store::executions::insert(c, &id, &actor.id, &executor, now).await? {
-                        return Err(Error::ShuttingDown { actor: actor.id.to_string() });
-                    }
-                    store::messages::insert(c, &id, &message).await?;
-                    Ok(Execution::accepted(id, &actor, executor, now))
-                })
+            .write_at_once(move |c| {
+                Box::pin(async move { store::accept::accept(c, &accept).await })
             })
-            .await?;
+            .await?
+            .ok_or_else(|| Error::ShuttingDown { actor: actor.id.to_string() })?;
         metrics::message_accepted();
-        self.0.queue.wake();
-        Ok(execution)
+        // Each claim calls a host for the next one, so no more calls are needed
+        // than can be answered at once.
+        if waiting <= capacity {
+            self.0.queue.activate(Activation::of(&actor));
+        }
+        Ok(Execution::accepted(id, &actor, caller.user.clone(), now))
     }
 
     /// How many messages of an actor wait, the ones being handled not counted;

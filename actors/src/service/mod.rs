@@ -2,6 +2,7 @@
 
 mod actors;
 mod executions;
+mod jobs;
 mod messages;
 
 mod claims;

@@ -53,7 +53,7 @@ fn is_unavailable(error: &sqlx::Error) -> bool {
 /// True where the same transaction may succeed when it is run again, and where
 /// it certainly was not committed: nobody asked for the commit yet.
 pub(crate) fn may_run_again(error: &sqlx::Error) -> bool {
-    is_unavailable(error) && !matches!(error, sqlx::Error::PoolClosed)
+    is_unavailable(error) && !matches!(error, sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed)
 }
 
 /// True where the server says that it rolled back what was to be committed.

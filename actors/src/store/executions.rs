@@ -20,37 +20,6 @@ pub(crate) struct Stored {
     pub(crate) log_expires: Option<Time>,
 }
 
-/// Inserts an accepted execution; nothing when the actor has gone or is going.
-pub(crate) async fn insert(
-    c: &mut Connection,
-    id: &ExecutionId,
-    actor: &ActorId,
-    executor: &str,
-    now: Time,
-) -> Result<bool, Error> {
-    let done = sql(
-        "insert into executions (id, actor_id, executor, status, actor_revision, accepted_us, \
-                                 queued_us, visible_us) \
-         select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4 from actors \
-         where id = $2 and status <> 'SHUTTING_DOWN'",
-    )
-    // The actor is not removed meanwhile.
-    .on_postgres(
-        "insert into executions (id, actor_id, executor, status, actor_revision, accepted_us, \
-                                 queued_us, visible_us) \
-         select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4 from actors \
-         where id = $2 and status <> 'SHUTTING_DOWN' for key share",
-    )
-    .bind(id.as_str())
-    .bind(actor.as_str())
-    .bind(executor)
-    .bind(now.micros())
-    .execute(c)
-    .await
-    .map_err(failed("store the execution"))?;
-    Ok(done == 1)
-}
-
 pub(crate) async fn find(c: &mut Connection, id: &ExecutionId) -> Result<Option<Stored>, Error> {
     let row = sql("select * from executions where id = $1")
         .bind(id.as_str())
@@ -400,6 +369,24 @@ pub(crate) async fn of_earlier_processes(
     .await
     .map_err(failed("look for executions of earlier processes"))?;
     rows.iter().map(|row| read(&Fields::of(row, "executions"))).collect()
+}
+
+/// Removes executions that ended before `before`, with all that is theirs, the
+/// oldest first; says how many.
+pub(crate) async fn remove_ended(
+    c: &mut Connection,
+    before: Time,
+    limit: u32,
+) -> Result<u64, Error> {
+    sql("delete from executions where sequence in \
+             (select sequence from executions \
+              where status in ('COMPLETE', 'ERROR') and stored_us < $1 \
+              order by stored_us limit $2)")
+    .bind(before.micros())
+    .bind(i64::from(limit))
+    .execute(c)
+    .await
+    .map_err(failed("remove old executions"))
 }
 
 fn read_ids(ids: Vec<String>) -> Result<Vec<ExecutionId>, Error> {

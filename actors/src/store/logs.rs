@@ -125,23 +125,29 @@ pub(crate) async fn remove_of_actor(c: &mut Connection, actor: &ActorId) -> Resu
     Ok(())
 }
 
-/// Drops logs that expired; says of how many executions.
+/// Logs that are dropped at once when they expire.
+const EXPIRE_AT_ONCE: i64 = 1_000;
+
+/// Drops logs that expired, a bounded number; says of how many executions.
 pub(crate) async fn remove_expired(c: &mut Connection, now: Time) -> Result<u64, Error> {
-    let ids: Vec<String> =
-        sql("update executions set log_expires_us = null, log_bytes = 0, log_truncated = false \
-         where log_expires_us < $1 returning id")
-        .bind(now.micros())
-        .scalars(c)
-        .await
-        .map_err(failed("expire logs"))?;
-    for id in &ids {
-        sql("delete from log_chunks where execution_id = $1")
-            .bind(id)
-            .execute(c)
-            .await
-            .map_err(failed("expire logs"))?;
-    }
-    Ok(ids.len() as u64)
+    sql("delete from log_chunks where execution_id in \
+             (select id from executions where log_expires_us < $1 \
+              order by log_expires_us limit $2)")
+    .bind(now.micros())
+    .bind(EXPIRE_AT_ONCE)
+    .execute(c)
+    .await
+    .map_err(failed("expire logs"))?;
+    // One that came in between is left with its output for the next time.
+    sql("update executions set log_expires_us = null, log_bytes = 0, log_truncated = false \
+         where sequence in (select sequence from executions where log_expires_us < $1 \
+                            order by log_expires_us limit $2) \
+         and not exists (select 1 from log_chunks l where l.execution_id = executions.id)")
+    .bind(now.micros())
+    .bind(EXPIRE_AT_ONCE)
+    .execute(c)
+    .await
+    .map_err(failed("expire logs"))
 }
 
 #[cfg(test)]

@@ -6,32 +6,6 @@ use crate::id::ExecutionId;
 use crate::json::Json;
 use crate::message::{ContentType, MessageBody, NewMessage};
 
-pub(crate) async fn insert(
-    c: &mut Connection,
-    execution: &ExecutionId,
-    message: &NewMessage,
-) -> Result<(), Error> {
-    let (kind, body) = match &message.body {
-        MessageBody::Text(text) => ("text", text.as_str()),
-        MessageBody::Json(json) => ("json", json.as_str()),
-        MessageBody::Binary(_) => {
-            return Err(Error::invalid("message", "binary messages are not supported yet"));
-        }
-    };
-    let environment = serde_json::to_string(&message.environment).expect("texts become JSON");
-    sql("insert into messages (execution_id, kind, body, content_type, environment) \
-         values ($1, $2, $3, $4, $5)")
-    .bind(execution.as_str())
-    .bind(kind)
-    .bind(body)
-    .bind(message.content_type.as_str())
-    .bind(environment)
-    .execute(c)
-    .await
-    .map_err(failed("store the message"))?;
-    Ok(())
-}
-
 /// The message of an execution, which always has one.
 pub(crate) async fn of_execution(
     c: &mut Connection,

@@ -3,11 +3,13 @@
 //! The functions of the tables are the same for both engines: [`sql`] has one
 //! text per statement, [`dialect`] what cannot be the same.
 
+pub(crate) mod accept;
 pub(crate) mod actors;
 mod dialect;
 pub(crate) mod executions;
 pub(crate) mod health;
 pub(crate) mod hosts;
+pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod messages;
 mod migrations;
@@ -72,6 +74,23 @@ impl Store {
         match &self.0 {
             Engine::Sqlite(sqlite) => sqlite.write(work).await,
             Engine::Postgres(postgres) => postgres.write(work).await,
+        }
+    }
+
+    /// As [`Store::write`], for work that is one statement on a server, and that
+    /// is as good done twice: there it needs no transaction around it, and is run
+    /// again also where it may have been committed.
+    pub(crate) async fn write_at_once<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>>
+            + Clone
+            + Send
+            + 'static,
+    {
+        match &self.0 {
+            Engine::Sqlite(sqlite) => sqlite.write(work).await,
+            Engine::Postgres(postgres) => postgres.write_at_once(work).await,
         }
     }
 }

@@ -75,42 +75,31 @@ impl Postgres {
             + 'static,
     {
         let postgres = self.clone();
-        let written = tokio::spawn(async move { postgres.write_until_done(work).await }).await;
-        written.map_err(|_| meaning("write", Arc::new(sqlx::Error::WorkerCrashed)))?
+        in_a_task(until_done(move || {
+            let (postgres, work) = (postgres.clone(), work.clone());
+            async move { postgres.write_once(work).await }
+        }))
+        .await
     }
 
-    async fn write_until_done<T, F>(&self, work: F) -> Result<T, Error>
+    /// Runs `work`, which is one statement, by itself.
+    pub(super) async fn write_at_once<T, F>(&self, work: F) -> Result<T, Error>
     where
-        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>> + Clone,
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Result<T, Error>>
+            + Clone
+            + Send
+            + 'static,
     {
-        let deadline = Instant::now() + RUN_AGAIN;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let began = Instant::now();
-            let written = self.write_once(work.clone()).await;
-            let by_database = |error: &Error| error.of_database().is_some();
-            match &written {
-                Ok(_) => metrics::transaction(true, began.elapsed()),
-                Err(NotWritten::Yet(error) | NotWritten::ForGood(error)) if by_database(error) => {
-                    metrics::transaction(false, began.elapsed());
-                }
-                // A rule said no, which is no failure of the database's.
-                Err(_) => {}
+        let postgres = self.clone();
+        in_a_task(until_done(move || {
+            let (postgres, work) = (postgres.clone(), work.clone());
+            async move {
+                let mut c = postgres.read().await.map_err(NotWritten::Yet)?;
+                work(&mut c).await.map_err(NotWritten::of)
             }
-            let error = match written {
-                Ok(value) => return Ok(value),
-                Err(NotWritten::ForGood(error)) => return Err(error),
-                Err(NotWritten::Yet(error)) => error,
-            };
-            if Instant::now() + pause >= deadline {
-                return Err(error);
-            }
-            tracing::debug!(error = %crate::Chain(&error), "a transaction is run again");
-            metrics::transaction_retried();
-            // Two that broke each other off do not meet again at once.
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        }))
+        .await
     }
 
     async fn write_once<T, F>(&self, work: F) -> Result<T, NotWritten>
@@ -140,10 +129,50 @@ impl Postgres {
         if c.run("rollback").await.is_err() {
             c.close_on_drop();
         }
-        let again = error.of_database().is_some_and(|source| {
-            may_run_again(source) && !matches!(**source, sqlx::Error::WorkerCrashed)
-        });
-        Err(if again { NotWritten::Yet(error) } else { NotWritten::ForGood(error) })
+        Err(NotWritten::of(error))
+    }
+}
+
+/// Runs `write` in a task of its own, to its end.
+async fn in_a_task<T: Send + 'static>(
+    write: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let crashed = |_| meaning("write", Arc::new(sqlx::Error::WorkerCrashed));
+    tokio::spawn(write).await.map_err(crashed)?
+}
+
+/// Repeats `write` while it may yet succeed, for a while.
+async fn until_done<T, W>(mut write: impl FnMut() -> W) -> Result<T, Error>
+where
+    W: Future<Output = Result<T, NotWritten>>,
+{
+    let deadline = Instant::now() + RUN_AGAIN;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let began = Instant::now();
+        let written = write().await;
+        let by_database = |error: &Error| error.of_database().is_some();
+        match &written {
+            Ok(_) => metrics::transaction(true, began.elapsed()),
+            Err(NotWritten::Yet(error) | NotWritten::ForGood(error)) if by_database(error) => {
+                metrics::transaction(false, began.elapsed());
+            }
+            // A rule said no, which is no failure of the database's.
+            Err(_) => {}
+        }
+        let error = match written {
+            Ok(value) => return Ok(value),
+            Err(NotWritten::ForGood(error)) => return Err(error),
+            Err(NotWritten::Yet(error)) => error,
+        };
+        if Instant::now() + pause >= deadline {
+            return Err(error);
+        }
+        tracing::debug!(error = %crate::Chain(&error), "a transaction is run again");
+        metrics::transaction_retried();
+        // Two that broke each other off do not meet again at once.
+        tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -152,6 +181,14 @@ enum NotWritten {
     /// It was not, and may be when it is run again.
     Yet(Error),
     ForGood(Error),
+}
+
+impl NotWritten {
+    /// What an error means before the commit.
+    fn of(error: Error) -> Self {
+        let again = error.of_database().is_some_and(|source| may_run_again(source));
+        if again { Self::Yet(error) } else { Self::ForGood(error) }
+    }
 }
 
 /// A connection outside of any pool.

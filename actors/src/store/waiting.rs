@@ -6,6 +6,8 @@ use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
+use crate::permission::Tenant;
+use crate::queue::Activation;
 
 /// How many executions of an actor wait.
 pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
@@ -81,6 +83,64 @@ pub(crate) async fn head(
                 fields.parsed("id", |text: String| ExecutionId::parse(&text))?,
                 Time::from_micros(fields.get("visible_us")?),
             ))
+        })
+        .collect()
+}
+
+/// Which actors hosts are called for again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Overdue {
+    pub(crate) now: Time,
+    /// Something of it could have run since then.
+    pub(crate) since: Time,
+    /// Nobody was called for it since then.
+    pub(crate) called_before: Time,
+    /// What actors may run at once that do not say.
+    pub(crate) default_capacity: u32,
+    pub(crate) limit: u32,
+}
+
+/// Notes that hosts are called for actors that have had work and room for a
+/// while; says for which.
+pub(crate) async fn call_for_overdue(
+    c: &mut Connection,
+    overdue: Overdue,
+) -> Result<Vec<Activation>, Error> {
+    let rows = sql("update actors set activated_us = $1 where id in ( \
+             with recursive waiting (actor_id) as ( \
+                 select min(actor_id) from executions where status = 'SUBMITTED' \
+                 union all \
+                 select (select min(e.actor_id) from executions e \
+                         where e.status = 'SUBMITTED' and e.actor_id > waiting.actor_id) \
+                 from waiting where waiting.actor_id is not null) \
+             select a.id from waiting join actors a on a.id = waiting.actor_id \
+             where a.status in ('SUBMITTED', 'READY') and a.activated_us < $3 \
+             and (select count(*) from executions e \
+                  where e.actor_id = a.id and e.status = 'RUNNING') \
+                 < case when a.stateless then coalesce(a.max_workers, $4) else 1 end \
+             and case when a.stateless \
+                 then exists (select 1 from executions e where e.actor_id = a.id \
+                              and e.status = 'SUBMITTED' and e.visible_us <= $2) \
+                 else (select e.visible_us from executions e where e.actor_id = a.id \
+                       and e.status = 'SUBMITTED' order by e.sequence limit 1) <= $2 end \
+             order by a.activated_us limit $5) \
+         returning id, tenant, queue")
+    .bind(overdue.now.micros())
+    .bind(overdue.since.micros())
+    .bind(overdue.called_before.micros())
+    .bind(i64::from(overdue.default_capacity))
+    .bind(i64::from(overdue.limit))
+    .fetch_all(c)
+    .await
+    .map_err(failed("look for overdue work"))?;
+    rows.iter()
+        .map(|row| {
+            let fields = Fields::of(row, "actors");
+            Ok(Activation {
+                actor: fields.parsed("id", |text: String| ActorId::parse(&text))?,
+                tenant: Tenant::new(fields.get::<String>("tenant")?),
+                class: fields.get("queue")?,
+            })
         })
         .collect()
 }

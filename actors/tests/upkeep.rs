@@ -1,0 +1,131 @@
+//! What is done without anybody asking, and by how many.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+#[macro_use]
+mod fixture;
+
+use std::time::Duration;
+
+use abax_actors::ExecutionStatus;
+use fixture::{Engine, Fixture, LEASE, PATIENCE, succeeded};
+use tokio_util::sync::CancellationToken;
+
+on_each_engine![
+    many_processes_do_each_job_once,
+    executions_go_when_their_time_has_come,
+    hosts_are_called_again_for_work_that_nobody_took,
+    hosts_are_not_called_for_what_cannot_run,
+];
+
+async fn many_processes_do_each_job_once(engine: Engine) {
+    let f = Fixture::with(engine, |config| config.sweep_every = Duration::from_secs(60)).await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    let stop = CancellationToken::new();
+    let mut upkeeps = Vec::new();
+    for _ in 0..4 {
+        let (service, stop) = (f.again().await, stop.clone());
+        upkeeps.push(tokio::spawn(async move { service.upkeep(stop).await }));
+    }
+    // Whether one of them has swept since.
+    let swept = async || {
+        let sent = f.send(&actor, "x").await;
+        f.claim(&host).await;
+        f.clock.advance(LEASE * 2);
+        let waited = tokio::time::timeout(PATIENCE, async {
+            while f.execution(&sent).await.status == ExecutionStatus::Running {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        waited.await.expect("somebody sweeps");
+        let claim = f.claim(&host).await;
+        assert_eq!(claim.attempt, 2, "one of them gave it back, once");
+        assert!(f.service.finish(&claim.key, succeeded()).await.unwrap());
+    };
+    swept().await;
+    swept().await;
+    let rows = f.rows.number("select count(*) from jobs where name = 'sweep'").await;
+    assert_eq!(rows, 1);
+    stop.cancel();
+    for upkeep in upkeeps {
+        tokio::time::timeout(PATIENCE, upkeep).await.expect("it ends").unwrap();
+    }
+}
+
+async fn executions_go_when_their_time_has_come(engine: Engine) {
+    let day = Duration::from_secs(86_400);
+    let f = Fixture::with(engine, |config| config.execution_retention = Some(day)).await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    // More than go at once.
+    let insert = "insert into executions (id, actor_id, executor, status, actor_revision, \
+                  accepted_us, stored_us)";
+    let numbers = "with recursive n (i) as (select 1 union all select i + 1 from n where i < 1200)";
+    let sent = f.send(&actor, "x").await;
+    let now = f.clock.now().micros();
+    let many = format!(
+        "{insert} {numbers} select 'old' || i, '{}', 'u', 'ERROR', 1, {now}, {now} from n",
+        actor.id
+    );
+    f.rows.execute(&many).await;
+    let claim = f.claim(&host).await;
+    assert!(f.service.append_logs(&claim.key, b"output", false).await.unwrap());
+    assert!(f.service.finish(&claim.key, succeeded()).await.unwrap());
+    let running = f.send(&actor, "running").await;
+    f.claim(&host).await;
+    let waiting = f.send(&actor, "waiting").await;
+    assert_eq!(f.service.remove_old_executions().await.unwrap(), 0);
+
+    f.clock.advance(day + Duration::from_secs(1));
+    assert_eq!(f.service.remove_old_executions().await.unwrap(), 1_201);
+    let left = f.service.executions(&f.owner, actor.id.as_str()).await.unwrap().executions;
+    let left: Vec<_> = left.into_iter().map(|e| e.id).collect();
+    assert_eq!(left, [running.id, waiting.id], "what has not ended stays");
+    let of_it = format!("where execution_id = '{}'", sent.id);
+    for table in ["messages", "log_chunks"] {
+        assert_eq!(f.rows.number(&format!("select count(*) from {table} {of_it}")).await, 0);
+    }
+}
+
+async fn hosts_are_called_again_for_work_that_nobody_took(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    for _ in 0..3 {
+        f.send(&actor, "x").await;
+    }
+    let seconds = |n| f.clock.advance(Duration::from_secs(n));
+    let called = async || f.service.activate_overdue().await.unwrap();
+    assert_eq!(called().await, 0, "it was called when the messages came");
+    seconds(4);
+    assert_eq!(called().await, 1, "once, however many messages there are");
+    assert_eq!(called().await, 0);
+    seconds(11);
+    assert_eq!(called().await, 1);
+    for _ in 0..3 {
+        f.claim(&host).await;
+    }
+    seconds(11);
+    assert_eq!(called().await, 0, "nothing waits");
+}
+
+async fn hosts_are_not_called_for_what_cannot_run(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let called = async || {
+        f.clock.advance(Duration::from_secs(11));
+        f.service.activate_overdue().await.unwrap()
+    };
+    let stateful = f.register(|new| new.stateless = false).await;
+    f.send(&stateful, "1").await;
+    f.send(&stateful, "2").await;
+    let first = f.claim(&host).await;
+    assert_eq!(called().await, 0, "it has no room");
+    assert!(f.service.retry(&first.key, Duration::from_secs(60), "later").await.unwrap());
+    assert_eq!(called().await, 0, "its first is delayed, and the second waits behind it");
+    f.clock.advance(Duration::from_secs(60));
+    assert_eq!(called().await, 1);
+    assert!(f.service.actor_failed(&stateful.id, 1, "no image").await.unwrap());
+    assert_eq!(called().await, 0, "it is in ERROR");
+}
