@@ -77,6 +77,13 @@ pub enum Error {
         /// Which actor.
         actor: String,
     },
+    /// What asks is an execution whose claim does not hold any more: it ended, or
+    /// another attempt has taken its place.
+    #[error("execution {execution} is not run by this attempt any more")]
+    Superseded {
+        /// Which execution.
+        execution: String,
+    },
     /// The execution ended already, so there is nothing to halt.
     #[error("execution {execution} is {status} and cannot be halted")]
     NotHaltable {

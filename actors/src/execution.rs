@@ -306,6 +306,8 @@ pub struct Finish {
     pub phases: Phases,
     /// Output that was not appended before.
     pub output: Vec<u8>,
+    /// How many bytes of output came before that.
+    pub output_position: u64,
     /// Whether output was cut before it came here.
     pub output_truncated: bool,
 }
@@ -322,6 +324,7 @@ impl Finish {
             usage: Usage::default(),
             phases: Phases::default(),
             output: Vec::new(),
+            output_position: 0,
             output_truncated: false,
         }
     }

@@ -101,7 +101,7 @@ async fn an_execution_has_its_phases_and_its_end(engine: Engine) {
     }
     let ready = f.service.actor(&f.owner, actor.id.as_str()).await.unwrap();
     assert_eq!((ready.status, ready.status_message.as_str()), (ActorStatus::Ready, " "));
-    assert!(f.service.append_logs(&claim.key, b"first ", false).await.unwrap());
+    assert!(f.service.append_logs(&claim.key, 0, b"first ", false).await.unwrap());
     tick();
     let mut finish = Finish::new(Outcome::Failed, "the program exited with 3");
     finish.exit_code = Some(3);
@@ -112,6 +112,7 @@ async fn an_execution_has_its_phases_and_its_end(engine: Engine) {
     finish.usage.peak_memory_bytes = Some(7);
     finish.phases.set(Phase::Exited, f.clock.now());
     finish.output = b"last".to_vec();
+    finish.output_position = 6;
     tick();
     assert!(f.service.finish(&claim.key, finish.clone()).await.unwrap());
     let done = f.execution(&sent).await;
@@ -190,7 +191,7 @@ async fn the_end_told_by_a_superseded_claim_changes_nothing(engine: Engine) {
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
     let first = f.claim(&host).await;
-    f.service.append_logs(&first.key, b"of the first attempt", false).await.unwrap();
+    f.service.append_logs(&first.key, 0, b"of the first attempt", false).await.unwrap();
     f.clock.advance(LEASE * 2);
     assert_eq!(f.service.sweep().await.unwrap().retried, 1);
     let second = f.claim(&host).await;
@@ -200,7 +201,8 @@ async fn the_end_told_by_a_superseded_claim_changes_nothing(engine: Engine) {
 
     let mut late = succeeded();
     late.output = b"late".to_vec();
-    assert!(!f.service.append_logs(&first.key, b"late", false).await.unwrap());
+    late.exit_code = Some(1);
+    assert!(!f.service.append_logs(&first.key, 0, b"late", false).await.unwrap());
     assert!(!f.service.record_phase(&first.key, Phase::Started).await.unwrap());
     assert!(!f.service.finish(&first.key, late.clone()).await.unwrap());
     assert!(!f.service.release(&first.key).await.unwrap());
@@ -211,7 +213,7 @@ async fn the_end_told_by_a_superseded_claim_changes_nothing(engine: Engine) {
     assert_eq!(f.service.interrupted(&first.key).await.unwrap(), Interruption::Lost);
     assert_eq!(f.execution(&sent).await.status, ExecutionStatus::Running);
 
-    f.service.append_logs(&second.key, b"of the second", false).await.unwrap();
+    f.service.append_logs(&second.key, 0, b"of the second", false).await.unwrap();
     assert!(f.service.finish(&second.key, succeeded()).await.unwrap());
     let done = f.execution(&sent).await;
     assert!(!f.service.finish(&second.key, late.clone()).await.unwrap(), "it ends once");
@@ -521,9 +523,9 @@ async fn logs_are_cut_where_the_limit_is_and_say_so(engine: Engine) {
     let actor = f.actor().await;
     let sent = f.send(&actor, "x").await;
     let claim = f.claim(&host).await;
-    f.service.append_logs(&claim.key, b"12345", false).await.unwrap();
-    f.service.append_logs(&claim.key, "67é9é".as_bytes(), false).await.unwrap();
-    f.service.append_logs(&claim.key, b"more", false).await.unwrap();
+    f.service.append_logs(&claim.key, 0, b"12345", false).await.unwrap();
+    f.service.append_logs(&claim.key, 5, "67é9é".as_bytes(), false).await.unwrap();
+    f.service.append_logs(&claim.key, 12, b"more", false).await.unwrap();
     let mut finish = succeeded();
     finish.output = b"and more".to_vec();
     f.service.finish(&claim.key, finish).await.unwrap();
@@ -582,8 +584,8 @@ async fn logs_are_followed_while_they_grow(engine: Engine) {
             }
         })
     };
-    for part in ["one ", "two ", "three"] {
-        f.service.append_logs(&claim.key, part.as_bytes(), false).await.unwrap();
+    for (position, part) in [(0, "one "), (4, "two "), (8, "three")] {
+        f.service.append_logs(&claim.key, position, part.as_bytes(), false).await.unwrap();
     }
     f.service.finish(&claim.key, succeeded()).await.unwrap();
     assert_eq!(tokio::time::timeout(PATIENCE, reader).await.unwrap().unwrap(), "one two three");
@@ -736,7 +738,7 @@ async fn perform(f: &Fixture, sent: &Execution, calls: &[Call]) {
                 f.service.record_phase(&key, Phase::Started).await.unwrap();
             }
             (Call::Append, Some(key)) => {
-                f.service.append_logs(&key, b"x", false).await.unwrap();
+                f.service.append_logs(&key, 0, b"x", false).await.unwrap();
             }
             (Call::Finish(i), Some(key)) => {
                 f.service.finish(&key, Finish::new(Outcome::ALL[*i], "r")).await.unwrap();

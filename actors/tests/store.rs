@@ -52,7 +52,7 @@ async fn a_restart_loses_nothing(engine: Engine) {
     let actor = f.actor().await;
     let done = f.send(&actor, "done").await;
     let claim = f.claim(&host).await;
-    f.service.append_logs(&claim.key, b"output", false).await.unwrap();
+    f.service.append_logs(&claim.key, 0, b"output", false).await.unwrap();
     f.service.finish(&claim.key, succeeded()).await.unwrap();
     let running = f.send(&actor, "running").await;
     let claim = f.claim(&host).await;

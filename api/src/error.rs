@@ -33,6 +33,8 @@ pub(crate) enum Meaning {
     Stateless,
     /// The thing is not in a status that allows this.
     Conflict,
+    /// The execution that asks has lost its claim, so what it writes does not count.
+    Superseded,
     /// The body is larger than the limit.
     TooLarge,
     /// A message is larger than what an execution can be given.
@@ -63,6 +65,8 @@ impl Meaning {
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, StatusCode::METHOD_NOT_ALLOWED),
             Self::Stateless => (StatusCode::CONFLICT, StatusCode::NOT_FOUND),
             Self::Conflict => (StatusCode::CONFLICT, StatusCode::BAD_REQUEST),
+            // Abaco has no such case.
+            Self::Superseded => (StatusCode::CONFLICT, StatusCode::CONFLICT),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, StatusCode::PAYLOAD_TOO_LARGE),
             Self::MessageTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, StatusCode::BAD_REQUEST),
             Self::UnreadableType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, StatusCode::BAD_REQUEST),
@@ -195,6 +199,9 @@ impl From<Error> for ApiError {
                 Meaning::Conflict,
                 format!("Cannot force quit an execution not in RUNNING status: {error}."),
             ),
+            Error::Superseded { .. } => {
+                Self::new(Meaning::Superseded, format!("Refused: {error}."))
+            }
             Error::ShuttingDown { .. } => {
                 Self::new(Meaning::Conflict, format!("Refused: {error}."))
             }

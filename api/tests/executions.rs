@@ -229,7 +229,7 @@ async fn logs_are_there_while_the_container_runs() {
     assert_eq!(ok(running.get(&path)).await["result"]["logs"], "");
     let host = host(&running).await;
     let claim = claim(&running, &host).await;
-    running.service.append_logs(&claim.key, b"first \xff\n", false).await.unwrap();
+    running.service.append_logs(&claim.key, 0, b"first \xff\n", false).await.unwrap();
     assert_eq!(ok(running.get(&path)).await["result"]["logs"], "first \u{fffd}\n");
 }
 
@@ -259,8 +259,10 @@ async fn logs_can_be_followed_to_the_end() {
     let mut stream = running.get(&path).send().await.unwrap();
     assert_eq!(stream.status(), StatusCode::OK);
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    let appended = std::cell::Cell::new(0);
     let append = async |bytes: &[u8]| {
-        assert!(running.service.append_logs(&claim.key, bytes, false).await.unwrap());
+        let position = appended.replace(appended.get() + bytes.len() as u64);
+        assert!(running.service.append_logs(&claim.key, position, bytes, false).await.unwrap());
     };
     append(b"one\r\n\xe2\x82").await;
     let first = read_until(&mut stream, "one").await;
@@ -270,7 +272,8 @@ async fn logs_can_be_followed_to_the_end() {
     // The rest of the character.
     append(b"\xac two").await;
     read_until(&mut stream, "\u{20ac} two").await;
-    complete(&running, &claim, "three").await;
+    append(b"three").await;
+    complete(&running, &claim, "").await;
     let last = read_until(&mut stream, "event: end").await;
     assert!(last.contains("three") && last.contains(r#""outcome":"succeeded""#), "{last}");
     while timeout(A_WHILE, stream.chunk()).await.expect("it ends").unwrap().is_some() {}

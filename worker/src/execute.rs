@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::Config;
 use crate::lease::{Entry, Interruption, Running, lease_until};
-use crate::output::Output;
+use crate::output::{Output, Piece};
 use crate::sandbox::{Ended, Live, Sandbox};
 
 /// How often the output of a running execution goes to the service.
@@ -103,9 +103,11 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinH
             }
         }
         _ => {
-            let rest = live.output.take();
-            ended.finish.output = rest.bytes;
-            ended.finish.output_truncated = rest.truncated;
+            if let Some(rest) = live.output.next() {
+                ended.finish.output = rest.bytes;
+                ended.finish.output_position = rest.position;
+                ended.finish.output_truncated = rest.truncated;
+            }
             ended.finish.phases = *live.phases.lock().expect("no holder of this lock panics");
             finish(&host, &claim, &entry, ended.finish).await;
         }
@@ -183,22 +185,12 @@ async fn watch(
                 }
             }
         }
-        let piece = live.output.take();
-        if !piece.bytes.is_empty() || piece.truncated {
-            append(host, key, &piece.bytes, piece.truncated).await;
-        }
-    }
-}
-
-/// Appends to the log; tries again where the store is busy or gone.
-async fn append(host: &Host, key: &ClaimKey, bytes: &[u8], truncated: bool) {
-    for attempt in 1_u32.. {
-        match host.service.append_logs(key, bytes, truncated).await {
-            Ok(_) => return,
-            Err(error) if error.is_transient() && attempt < 5 => pause(attempt, &error).await,
-            Err(error) => {
-                warn!(error = %Chain(&error), "lost {} bytes of output", bytes.len());
-                return;
+        if let Some(piece) = live.output.next() {
+            let Piece { position, bytes, truncated } = &piece;
+            match host.service.append_logs(key, *position, bytes, *truncated).await {
+                Ok(_) => live.output.handed(&piece),
+                // It comes again with what follows.
+                Err(error) => debug!(error = %Chain(&error), "could not hand on output"),
             }
         }
     }

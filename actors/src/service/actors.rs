@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{POLL, Service, authorized};
+use super::{ClaimKey, POLL, Service, authorized};
 use crate::actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
 use crate::error::Error;
 use crate::id::ActorId;
@@ -198,21 +198,33 @@ impl Service {
     }
 
     /// What a stateful actor keeps between executions; needs READ. A stateless
-    /// one has `{}`.
+    /// one has `{}`. An execution of the actor reads what it has set itself.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Forbidden`].
     pub async fn actor_state(&self, caller: &Caller, actor: &str) -> Result<Json, Error> {
-        Ok(self.actor(caller, actor).await?.state)
+        let mut c = self.0.store.read().await?;
+        let actor = authorized(&mut c, caller, actor, Level::Read).await?;
+        if let Some(ClaimKey { execution, epoch }) = &caller.claim
+            && let Some(staged) = store::state::staged(&mut c, &actor.id, execution, *epoch).await?
+        {
+            return Ok(staged);
+        }
+        Ok(actor.state)
     }
 
     /// Sets the state of a stateful actor; needs UPDATE. The next execution sees
     /// it, not the running one; the last writer wins.
     ///
+    /// What an execution of the actor sets counts when it ends, and not at all
+    /// when its attempt is lost. A state that anybody else sets counts at once, and
+    /// instead of what the running execution has set so far.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stateless`], and
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stateless`],
+    /// [`Error::Superseded`] when the execution is not this attempt's any more, and
     /// [`Error::TooLarge`] or [`Error::Invalid`] when it fits no environment variable.
     pub async fn set_actor_state(
         &self,
@@ -232,7 +244,19 @@ impl Service {
                     }
                     check_variable("state", state.as_str(), limit)?;
                     check_variable("state", &state.to_python(), limit)?;
-                    store::actors::set_state(c, &actor.id, &state).await?;
+                    if let Some(ClaimKey { execution, epoch }) = &caller.claim
+                        && store::actors::of_execution(c, execution)
+                            .await?
+                            .is_none_or(|its| its.id == actor.id)
+                    {
+                        if !store::state::stage(c, execution, *epoch, &state).await? {
+                            let execution = execution.to_string();
+                            return Err(Error::Superseded { execution });
+                        }
+                    } else {
+                        store::state::set(c, &actor.id, &state).await?;
+                        store::state::unstage(c, &actor.id).await?;
+                    }
                     actor.state = state;
                     Ok(actor)
                 })

@@ -23,6 +23,7 @@ use crate::message::NewMessage;
 use crate::queue::Delivery;
 use crate::queue::embedded::capacity;
 use crate::store::executions::Stored;
+use crate::store::logs::Piece;
 use crate::store::{self, Connection};
 
 /// When an execution that its actor has no room for is looked at again.
@@ -259,7 +260,9 @@ impl Service {
         Ok(held)
     }
 
-    /// Appends output of a claim. What exceeds [`crate::Config::max_log_bytes`] is
+    /// Appends output of a claim, which begins at `position` of all its output, in
+    /// bytes; what the log has of it already is left out, so that who did not get
+    /// the answer may ask again. What exceeds [`crate::Config::max_log_bytes`] is
     /// cut, and the log says so; `truncated` says that the host cut already. False
     /// when the claim is lost.
     ///
@@ -269,6 +272,7 @@ impl Service {
     pub async fn append_logs(
         &self,
         claim: &ClaimKey,
+        position: u64,
         bytes: &[u8],
         truncated: bool,
     ) -> Result<bool, Error> {
@@ -280,7 +284,8 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     let ClaimKey { execution, epoch } = &key;
-                    store::logs::append(c, execution, *epoch, &bytes, truncated, limit).await
+                    let piece = Piece { position, bytes: &bytes, truncated };
+                    store::logs::append(c, execution, *epoch, piece, limit).await
                 })
             })
             .await?;

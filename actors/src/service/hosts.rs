@@ -1,10 +1,9 @@
 //! The processes that take executions.
 
 use super::Service;
-use super::upkeep::{Swept, give_back_all};
+use super::upkeep::{LostBy, Swept};
 use crate::error::Error;
 use crate::id::HostId;
-use crate::metrics::Again;
 use crate::store;
 
 /// A process that takes executions.
@@ -48,26 +47,18 @@ impl Service {
     ///
     /// Only those of every function.
     pub async fn recover(&self, host: &HostId) -> Result<Swept, Error> {
-        let now = self.0.clock.now();
-        let max_attempts = self.0.config.max_attempts;
-        let log_expiry = self.log_expiry();
+        let lost = {
+            let mut c = self.0.store.read().await?;
+            store::executions::of_earlier_processes(&mut c, host).await?
+        };
+        let swept = self.give_up_all(lost, LostBy::Successor).await?;
         let host = host.clone();
-        let given = self
-            .0
+        self.0
             .store
             .write(move |c| {
-                Box::pin(async move {
-                    let lost = store::executions::of_earlier_processes(c, &host).await?;
-                    let reason = "the service was restarted while it ran";
-                    let given =
-                        give_back_all(c, lost, reason, max_attempts, now, log_expiry).await?;
-                    store::workers::remove_of_earlier_processes(c, &host).await?;
-                    Ok(given)
-                })
+                Box::pin(async move { store::workers::remove_of_earlier_processes(c, &host).await })
             })
             .await?;
-        given.count(Again::Restarted);
-        self.tell(&given.changed);
-        Ok(given.swept())
+        Ok(swept)
     }
 }

@@ -4,17 +4,21 @@ use std::time::Duration;
 
 use super::Service;
 use super::claims::ClaimKey;
-use crate::actor::ActorStatus;
+use crate::actor::{Actor, ActorStatus};
 use crate::clock::Time;
 use crate::error::Error;
-use crate::execution::{ExecutionStatus, Finish, Outcome, Phase, Phases};
+use crate::execution::{ExecutionStatus, Finish, Outcome, Phase, Phases, Usage};
+use crate::id::ExecutionId;
 use crate::metrics::{self, Again};
 use crate::store::executions::{Attempt, Stored};
+use crate::store::logs::Piece;
 use crate::store::{self, Connection};
 
 impl Service {
-    /// Ends a claimed execution: output, usage and status change together. False
-    /// when the claim is lost, and then nothing changes.
+    /// Ends a claimed execution: output, usage, status, and what it set as its
+    /// actor's state change together. False when the claim is lost, and then
+    /// nothing changes. Whoever did not get the answer may ask again: the same end
+    /// of the same claim is true again.
     ///
     /// # Errors
     ///
@@ -24,30 +28,35 @@ impl Service {
         let limit = self.0.config.max_log_bytes;
         let log_expiry = self.log_expiry();
         let key = claim.clone();
-        let ended = self
+        let settled = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
-                    let ClaimKey { execution, epoch } = &key;
-                    let output = &finish.output;
-                    let cut = finish.output_truncated;
-                    if !store::logs::append(c, execution, *epoch, output, cut, limit).await? {
-                        return Ok(None);
-                    }
-                    let Some(stored) = store::executions::find(c, execution).await? else {
-                        return Ok(None);
+                    let Some(held) = lock(c, &key.execution).await? else {
+                        return Ok(Settled::Not);
                     };
-                    end(c, &stored, &finish, now, log_expiry).await
+                    if !held.is_under(&key) {
+                        let before = held.stored.epoch == key.epoch && held.ended_as(&finish);
+                        return Ok(if before { Settled::Before } else { Settled::Not });
+                    }
+                    let ClaimKey { execution, epoch } = &key;
+                    let piece = Piece {
+                        position: finish.output_position,
+                        bytes: &finish.output,
+                        truncated: finish.output_truncated,
+                    };
+                    store::logs::append(c, execution, *epoch, piece, limit).await?;
+                    settle(c, &held, &finish, now, log_expiry).await.map(Settled::Ended)
                 })
             })
             .await?;
         self.changed(&claim.execution);
         self.0.queue.wake();
-        if let Some(ended) = &ended {
+        if let Settled::Ended(ended) = &settled {
             ended.count();
         }
-        Ok(ended.is_some())
+        Ok(!matches!(settled, Settled::Not))
     }
 
     /// Gives a claimed execution back before anything of it was run: it waits
@@ -88,51 +97,46 @@ impl Service {
         let max_attempts = self.0.config.max_attempts;
         let log_expiry = self.log_expiry();
         let key = claim.clone();
-        let put_back = self
+        let settled = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
-                    let ClaimKey { execution, epoch } = &key;
-                    let Some(stored) = store::executions::lock(c, execution).await? else {
-                        return Ok(PutBack::Lost);
+                    let Some(held) = lock(c, &key.execution).await? else {
+                        return Ok(Settled::Not);
                     };
-                    if stored.epoch != *epoch || stored.execution.status != ExecutionStatus::Running
-                    {
-                        return Ok(PutBack::Lost);
+                    if !held.is_under(&key) {
+                        return Ok(Settled::Not);
                     }
-                    let finish = match must_end_cancelled(c, &stored).await? {
-                        Some(cancelled) => Some(cancelled),
-                        None if attempt == Attempt::Spent
-                            && stored.execution.attempt >= max_attempts =>
-                        {
-                            Some(Finish::new(Outcome::CouldNotStart, reason))
-                        }
-                        None => None,
-                    };
+                    let finish = held.must_end_cancelled().or_else(|| {
+                        let last = held.stored.execution.attempt >= max_attempts;
+                        (attempt == Attempt::Spent && last)
+                            .then(|| Finish::new(Outcome::CouldNotStart, reason))
+                    });
                     if let Some(finish) = finish {
-                        let ended = end(c, &stored, &finish, now, log_expiry).await?;
-                        return Ok(ended.map_or(PutBack::Lost, PutBack::Ended));
+                        return settle(c, &held, &finish, now, log_expiry)
+                            .await
+                            .map(Settled::Ended);
                     }
-                    if let Some(worker) = &stored.execution.worker {
+                    let ClaimKey { execution, epoch } = &key;
+                    if let Some(worker) = &held.stored.execution.worker {
                         store::workers::set_idle(c, worker).await?;
                     }
                     store::logs::remove(c, execution).await?;
                     let visible = now.after(delay);
-                    let waits =
-                        store::executions::give_back(c, execution, *epoch, attempt, now, visible)
-                            .await?;
-                    Ok(if waits { PutBack::Waits } else { PutBack::Lost })
+                    store::executions::give_back(c, execution, *epoch, attempt, now, visible)
+                        .await?;
+                    Ok(Settled::Waits)
                 })
             })
             .await?;
         self.changed(&claim.execution);
         self.0.queue.wake();
-        match (&put_back, attempt) {
-            (PutBack::Lost, _) => return Ok(false),
-            (PutBack::Ended(ended), _) => ended.count(),
-            (PutBack::Waits, Attempt::Spent) => metrics::attempts_repeated(Again::CouldNotStart, 1),
-            (PutBack::Waits, Attempt::Kept) => metrics::attempts_repeated(Again::Released, 1),
+        match (&settled, attempt) {
+            (Settled::Not | Settled::Before, _) => return Ok(false),
+            (Settled::Ended(ended), _) => ended.count(),
+            (Settled::Waits, Attempt::Spent) => metrics::attempts_repeated(Again::CouldNotStart, 1),
+            (Settled::Waits, Attempt::Kept) => metrics::attempts_repeated(Again::Released, 1),
         }
         Ok(true)
     }
@@ -159,13 +163,14 @@ impl LogExpiry {
     }
 }
 
-/// What became of a claim that was given back.
-enum PutBack {
-    /// Somebody else has it.
-    Lost,
-    /// It waits for its next attempt.
+/// What became of a claim in a transaction.
+pub(super) enum Settled {
+    /// It does not hold: nothing.
+    Not,
+    /// What was asked for now, by an earlier call.
+    Before,
+    /// The execution waits for its next attempt.
     Waits,
-    /// There is no next attempt.
     Ended(Ended),
 }
 
@@ -182,27 +187,80 @@ impl Ended {
     }
 }
 
-/// Ends a running execution and frees its worker; the last one of an actor that
-/// is being deleted takes the actor along. None where somebody else has it.
-pub(super) async fn end(
+/// An execution that no other transaction changes, and its actor.
+pub(super) struct Held {
+    pub(super) stored: Stored,
+    actor: Actor,
+}
+
+/// Locks an execution; a stateful actor's own row before, since its state may
+/// change with it.
+pub(super) async fn lock(c: &mut Connection, id: &ExecutionId) -> Result<Option<Held>, Error> {
+    let Some(mut actor) = store::actors::of_execution(c, id).await? else { return Ok(None) };
+    if !actor.stateless {
+        let Some(locked) = store::actors::lock(c, &actor.id).await? else { return Ok(None) };
+        actor = locked;
+    }
+    Ok(store::executions::lock(c, id).await?.map(|stored| Held { stored, actor }))
+}
+
+impl Held {
+    pub(super) fn is_under(&self, claim: &ClaimKey) -> bool {
+        self.stored.epoch == claim.epoch && self.stored.execution.status == ExecutionStatus::Running
+    }
+
+    /// Whether it has ended, in the way that `finish` tells.
+    fn ended_as(&self, finish: &Finish) -> bool {
+        let execution = &self.stored.execution;
+        let micros = |usage: &Usage| usage.runtime.as_micros();
+        execution.outcome == Some(finish.outcome)
+            && execution.exit_code == finish.exit_code
+            && execution.usage.cpu_ns == finish.usage.cpu_ns
+            && micros(&execution.usage) == micros(&finish.usage)
+    }
+
+    /// How it ends although it would wait again, if it may not.
+    pub(super) fn must_end_cancelled(&self) -> Option<Finish> {
+        if self.stored.execution.halt_requested {
+            return Some(Finish::new(Outcome::Cancelled, "cancelled: it was halted"));
+        }
+        (self.actor.status == ActorStatus::ShuttingDown)
+            .then(|| Finish::new(Outcome::Cancelled, "cancelled: its actor was deleted"))
+    }
+}
+
+/// Ends an execution by the word of its claim: what it has set as its actor's
+/// state counts.
+async fn settle(
     c: &mut Connection,
-    stored: &Stored,
+    held: &Held,
     finish: &Finish,
     now: Time,
     log_expiry: LogExpiry,
-) -> Result<Option<Ended>, Error> {
-    let execution = &stored.execution;
-    let actor = store::actors::find(c, &execution.actor).await?;
-    let expires = log_expiry.of(actor.as_ref().and_then(|a| a.log_ex), now);
-    if !store::executions::finish(c, &execution.id, stored.epoch, finish, now, Some(expires))
-        .await?
-    {
-        return Ok(None);
+) -> Result<Ended, Error> {
+    if !held.actor.stateless {
+        store::state::apply(c, &held.stored.execution.id).await?;
     }
+    end(c, held, finish, now, log_expiry).await
+}
+
+/// Ends a running execution and frees its worker; the last one of an actor that
+/// is being deleted takes the actor along.
+pub(super) async fn end(
+    c: &mut Connection,
+    held: &Held,
+    finish: &Finish,
+    now: Time,
+    log_expiry: LogExpiry,
+) -> Result<Ended, Error> {
+    let Held { stored, actor } = held;
+    let execution = &stored.execution;
+    let expires = log_expiry.of(actor.log_ex, now);
+    store::executions::finish(c, &execution.id, stored.epoch, finish, now, Some(expires)).await?;
     if let Some(worker) = &execution.worker {
         store::workers::set_idle(c, worker).await?;
     }
-    if actor.is_some_and(|a| a.status == ActorStatus::ShuttingDown) {
+    if actor.status == ActorStatus::ShuttingDown {
         store::actors::remove_ended(c, Some(&execution.actor)).await?;
     }
     let mut phases = execution.phases;
@@ -212,19 +270,5 @@ pub(super) async fn end(
         }
     }
     phases.set(Phase::Stored, now);
-    Ok(Some(Ended { outcome: finish.outcome, phases }))
-}
-
-/// How a running execution ends that would wait again, but may not.
-pub(super) async fn must_end_cancelled(
-    c: &mut Connection,
-    stored: &Stored,
-) -> Result<Option<Finish>, Error> {
-    if stored.execution.halt_requested {
-        return Ok(Some(Finish::new(Outcome::Cancelled, "cancelled: it was halted")));
-    }
-    let actor = store::actors::find(c, &stored.execution.actor).await?;
-    Ok(actor
-        .is_none_or(|a| a.status == ActorStatus::ShuttingDown)
-        .then(|| Finish::new(Outcome::Cancelled, "cancelled: its actor was deleted")))
+    Ok(Ended { outcome: finish.outcome, phases })
 }

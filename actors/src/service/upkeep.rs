@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use super::Service;
-use super::settlement::{Ended, LogExpiry, end, must_end_cancelled};
+use futures_util::stream::{self, StreamExt as _};
+
+use super::settlement::{Settled, end, lock};
+use super::{ClaimKey, Service};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::execution::{Finish, Outcome};
 use crate::id::ExecutionId;
 use crate::metrics::{self, Again};
+use crate::store;
 use crate::store::executions::{Attempt, Stored};
-use crate::store::{self, Connection};
+
+/// Lost executions that are given up at once.
+const GIVEN_UP_AT_ONCE: usize = 8;
 
 /// Hosts that were not seen for this long are forgotten.
 const HOST_FORGOTTEN: Duration = Duration::from_secs(86_400);
@@ -30,16 +35,20 @@ pub struct Swept {
 
 impl Service {
     /// Puts right what a crash left: ended leases (next attempt, or lost after
-    /// the last), expired logs, deleted actors that ended, idle workers. Call it every few seconds, in any
-    /// number of processes.
+    /// the last), expired logs, deleted actors that ended, idle workers. Call it
+    /// every few seconds, in any number of processes.
     ///
     /// # Errors
     ///
     /// Only those of every function.
     pub async fn sweep(&self) -> Result<Swept, Error> {
         let now = self.0.clock.now();
-        let max_attempts = self.0.config.max_attempts;
-        let log_expiry = self.log_expiry();
+        let lost = {
+            let mut c = self.0.store.read().await?;
+            store::executions::with_expired_lease(&mut c, now).await?
+        };
+        let mut swept = self.give_up_all(lost, LostBy::Lease).await?;
+        metrics::leases_lost(swept.retried + swept.ended);
         let before = |ago: Duration| {
             Time::from_micros(
                 now.micros().saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)),
@@ -47,94 +56,112 @@ impl Service {
         };
         let workers_idle_since = before(self.0.config.worker_idle);
         let hosts_seen_since = before(HOST_FORGOTTEN);
-        let (swept, given) = self
+        (swept.logs_expired, swept.actors_removed) = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
-                    let lost = store::executions::with_expired_lease(c, now).await?;
-                    let reason = "the host that ran it was lost";
-                    let given =
-                        give_back_all(c, lost, reason, max_attempts, now, log_expiry).await?;
-                    let mut swept = given.swept();
-                    swept.logs_expired = store::logs::remove_expired(c, now).await?;
-                    swept.actors_removed = store::actors::remove_ended(c, None).await?.len() as u64;
+                    let logs_expired = store::logs::remove_expired(c, now).await?;
+                    let actors_removed = store::actors::remove_ended(c, None).await?.len() as u64;
                     store::workers::remove_idle(c, workers_idle_since).await?;
                     store::hosts::remove_unseen(c, hosts_seen_since).await?;
-                    Ok((swept, given))
+                    Ok((logs_expired, actors_removed))
                 })
             })
             .await?;
-        metrics::leases_lost(swept.retried + swept.ended);
-        given.count(Again::HostLost);
-        self.tell(&given.changed);
         Ok(swept)
     }
 
-    pub(super) fn tell(&self, changed: &[ExecutionId]) {
-        for execution in changed {
-            self.changed(execution);
-        }
-        self.0.queue.wake();
-    }
-}
-
-/// Executions that were taken from their hosts, in a transaction.
-#[derive(Debug, Default)]
-pub(super) struct GivenBack {
-    pub(super) changed: Vec<ExecutionId>,
-    retried: u64,
-    ended: Vec<Ended>,
-}
-
-impl GivenBack {
-    pub(super) fn swept(&self) -> Swept {
-        Swept { retried: self.retried, ended: self.ended.len() as u64, ..Swept::default() }
-    }
-
-    /// Counts them, when that is committed.
-    pub(super) fn count(&self, why: Again) {
-        metrics::attempts_repeated(why, self.retried);
-        self.ended.iter().for_each(Ended::count);
-    }
-}
-
-/// Gives running executions whose hosts are gone their next attempt, or ends them.
-pub(super) async fn give_back_all(
-    c: &mut Connection,
-    lost: Vec<Stored>,
-    reason: &str,
-    max_attempts: u32,
-    now: Time,
-    log_expiry: LogExpiry,
-) -> Result<GivenBack, Error> {
-    let mut given = GivenBack::default();
-    for stored in lost {
-        let execution = &stored.execution;
-        let finish = match must_end_cancelled(c, &stored).await? {
-            Some(cancelled) => Some(cancelled),
-            None if execution.attempt >= max_attempts => {
-                let attempts = execution.attempt;
-                let times = if attempts == 1 { "time" } else { "times" };
-                Some(Finish::new(
-                    Outcome::Lost,
-                    format!("{reason}; it was tried {attempts} {times}"),
-                ))
+    /// Gives executions whose hosts are gone their next attempt, or ends them.
+    pub(super) async fn give_up_all(&self, lost: Vec<Stored>, by: LostBy) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        let mut given_up = stream::iter(lost)
+            .map(|lost| self.give_up(lost.execution.id, lost.epoch, by))
+            .buffer_unordered(GIVEN_UP_AT_ONCE);
+        while let Some(given_up) = given_up.next().await {
+            match given_up? {
+                Settled::Waits => swept.retried += 1,
+                Settled::Ended(ended) => {
+                    ended.count();
+                    swept.ended += 1;
+                }
+                // It was settled or renewed meanwhile.
+                Settled::Not | Settled::Before => {}
             }
-            None => None,
-        };
-        if let Some(finish) = finish {
-            given.ended.extend(end(c, &stored, &finish, now, log_expiry).await?);
-        } else {
-            let id = &execution.id;
-            store::executions::give_back(c, id, stored.epoch, Attempt::Spent, now, now).await?;
-            given.retried += 1;
         }
-        // Its host is gone, so it takes nothing any more.
-        if let Some(worker) = &execution.worker {
-            store::workers::remove(c, worker).await?;
+        metrics::attempts_repeated(by.why(), swept.retried);
+        if swept != Swept::default() {
+            self.0.queue.wake();
         }
-        given.changed.push(stored.execution.id);
+        Ok(swept)
     }
-    Ok(given)
+
+    /// Each in a transaction of its own, under the lock of the row: its host may
+    /// be alive after all, and renew or settle it meanwhile.
+    async fn give_up(&self, id: ExecutionId, epoch: i64, by: LostBy) -> Result<Settled, Error> {
+        let now = self.0.clock.now();
+        let max_attempts = self.0.config.max_attempts;
+        let log_expiry = self.log_expiry();
+        let key = ClaimKey { execution: id, epoch };
+        let changed = key.execution.clone();
+        let given_up = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let Some(held) = lock(c, &key.execution).await? else {
+                        return Ok(Settled::Not);
+                    };
+                    let lease_over = held.stored.lease_until.is_none_or(|until| until < now);
+                    if !held.is_under(&key) || (by == LostBy::Lease && !lease_over) {
+                        return Ok(Settled::Not);
+                    }
+                    let attempts = held.stored.execution.attempt;
+                    let finish = held.must_end_cancelled().or_else(|| {
+                        let times = if attempts == 1 { "time" } else { "times" };
+                        let reason = format!("{}; it was tried {attempts} {times}", by.reason());
+                        (attempts >= max_attempts).then(|| Finish::new(Outcome::Lost, reason))
+                    });
+                    // Its host is gone, so it takes nothing any more.
+                    if let Some(worker) = &held.stored.execution.worker {
+                        store::workers::remove(c, worker).await?;
+                    }
+                    if let Some(finish) = finish {
+                        return end(c, &held, &finish, now, log_expiry).await.map(Settled::Ended);
+                    }
+                    let ClaimKey { execution, epoch } = &key;
+                    let attempt = Attempt::Spent;
+                    store::executions::give_back(c, execution, *epoch, attempt, now, now).await?;
+                    Ok(Settled::Waits)
+                })
+            })
+            .await?;
+        self.changed(&changed);
+        Ok(given_up)
+    }
+}
+
+/// What tells that the host of an execution is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LostBy {
+    /// Its lease is over.
+    Lease,
+    /// A later process of the same host, which knows it dead.
+    Successor,
+}
+
+impl LostBy {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Lease => "the host that ran it was lost",
+            Self::Successor => "the service was restarted while it ran",
+        }
+    }
+
+    fn why(self) -> Again {
+        match self {
+            Self::Lease => Again::HostLost,
+            Self::Successor => Again::Restarted,
+        }
+    }
 }

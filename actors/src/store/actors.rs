@@ -84,6 +84,20 @@ pub(crate) async fn find(c: &mut Connection, id: &ActorId) -> Result<Option<Acto
     row.map(|row| read(&Fields::of(&row, "actors"))).transpose()
 }
 
+/// The actor of an execution.
+pub(crate) async fn of_execution(
+    c: &mut Connection,
+    execution: &ExecutionId,
+) -> Result<Option<Actor>, Error> {
+    let row =
+        sql("select a.* from actors a join executions e on e.actor_id = a.id where e.id = $1")
+            .bind(execution.as_str())
+            .fetch_optional(c)
+            .await
+            .map_err(failed("find the actor"))?;
+    row.map(|row| read(&Fields::of(&row, "actors"))).transpose()
+}
+
 /// As [`find`], and nobody else claims executions of it or changes it until this
 /// transaction ends. Before any lock on its executions.
 pub(crate) async fn lock(c: &mut Connection, id: &ActorId) -> Result<Option<Actor>, Error> {
@@ -164,16 +178,6 @@ pub(crate) async fn set_ready_by(c: &mut Connection, execution: &ExecutionId) ->
     .execute(c)
     .await
     .map_err(failed("set the actor's status"))?;
-    Ok(())
-}
-
-pub(crate) async fn set_state(c: &mut Connection, id: &ActorId, state: &Json) -> Result<(), Error> {
-    sql("update actors set state = $2 where id = $1")
-        .bind(id.as_str())
-        .bind(state.as_str())
-        .execute(c)
-        .await
-        .map_err(failed("set the actor's state"))?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ pub(crate) struct Stored {
     pub(crate) execution: Execution,
     pub(crate) epoch: i64,
     pub(crate) sequence: i64,
+    pub(crate) lease_until: Option<Time>,
     pub(crate) log_truncated: bool,
     pub(crate) log_expires: Option<Time>,
 }
@@ -100,7 +101,7 @@ pub(crate) async fn claim(
              host_id = $3, worker_id = $4, claimed_revision = $5, lease_until_us = $7, \
              claimed_us = $6, image_ready_us = null, \
              created_us = null, started_us = null, first_output_us = null, exited_us = null, \
-             log_bytes = 0, log_truncated = false \
+             log_bytes = 0, log_truncated = false, staged_state = null \
          where id = $1 and epoch = $2 and status = 'SUBMITTED'")
         .bind(id.as_str())
         .bind(claim.epoch)
@@ -198,7 +199,7 @@ pub(crate) async fn finish(
              created_us = coalesce($13, created_us), started_us = coalesce($14, started_us), \
              first_output_us = coalesce($15, first_output_us), \
              exited_us = coalesce($16, exited_us), stored_us = $17, log_expires_us = $18, \
-             lease_until_us = null \
+             lease_until_us = null, staged_state = null \
          where id = $1 and epoch = $2 and status = 'RUNNING'")
         .bind(id.as_str())
         .bind(epoch)
@@ -247,7 +248,7 @@ pub(crate) async fn give_back(
         "update executions set status = 'SUBMITTED', attempt = attempt - $3, queued_us = $4, \
              visible_us = $5, lease_until_us = null, host_id = null, worker_id = null, claimed_us = null, \
              image_ready_us = null, created_us = null, started_us = null, \
-             first_output_us = null, exited_us = null \
+             first_output_us = null, exited_us = null, staged_state = null \
          where id = $1 and epoch = $2 and status = 'RUNNING'",
     )
     .bind(id.as_str())
@@ -444,6 +445,7 @@ fn read(fields: &Fields<'_>) -> Result<Stored, Error> {
         execution,
         epoch: fields.get("epoch")?,
         sequence: fields.get("sequence")?,
+        lease_until: fields.get::<Option<i64>>("lease_until_us")?.map(Time::from_micros),
         log_truncated: fields.get("log_truncated")?,
         log_expires: fields.get::<Option<i64>>("log_expires_us")?.map(Time::from_micros),
     })

@@ -5,14 +5,23 @@ use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
 
-/// Appends output of the claim `epoch`, as far as the limit allows; false when
-/// the claim no longer holds.
+/// Output on its way into the log.
+#[derive(Clone, Copy)]
+pub(crate) struct Piece<'a> {
+    /// How much output of the attempt came before.
+    pub(crate) position: u64,
+    pub(crate) bytes: &'a [u8],
+    /// Whether something that came before now was dropped.
+    pub(crate) truncated: bool,
+}
+
+/// Appends output of the claim `epoch`, as far as the limit allows, and but for
+/// what the log has already; false when the claim no longer holds.
 pub(crate) async fn append(
     c: &mut Connection,
     execution: &ExecutionId,
     epoch: i64,
-    bytes: &[u8],
-    truncated: bool,
+    piece: Piece<'_>,
     limit_bytes: u64,
 ) -> Result<bool, Error> {
     let row = sql("select id, log_bytes, log_truncated from executions \
@@ -31,6 +40,10 @@ pub(crate) async fn append(
     let fields = Fields::of(&row, "executions");
     let position: i64 = fields.get("log_bytes")?;
     let already_truncated: bool = fields.get("log_truncated")?;
+    // What was appended by a call whose answer got lost comes again.
+    let known = u64::try_from(position).unwrap_or(0).saturating_sub(piece.position);
+    let known = usize::try_from(known).unwrap_or(usize::MAX).min(piece.bytes.len());
+    let (bytes, truncated) = (&piece.bytes[known..], piece.truncated);
     let room = if already_truncated {
         // Nothing follows a cut.
         0

@@ -16,6 +16,7 @@ mod migrations;
 mod postgres;
 mod sql;
 mod sqlite;
+pub(crate) mod state;
 pub(crate) mod waiting;
 pub(crate) mod workers;
 
