@@ -70,7 +70,7 @@ async fn executions_go_when_their_time_has_come(engine: Engine) {
     );
     f.rows.execute(&many).await;
     let claim = f.claim(&host).await;
-    assert!(f.service.append_logs(&claim.key, b"output", false).await.unwrap());
+    assert!(f.service.append_logs(&claim.key, 0, b"output", false).await.unwrap());
     assert!(f.service.finish(&claim.key, succeeded()).await.unwrap());
     let running = f.send(&actor, "running").await;
     f.claim(&host).await;
