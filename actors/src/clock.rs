@@ -68,20 +68,38 @@ impl fmt::Display for Time {
 }
 
 /// Where the crate gets the time from: the system, or a test.
-#[derive(Clone, Debug, Default)]
-pub struct Clock(Option<Arc<AtomicI64>>);
+///
+/// Processes that share a database on a server go by its clock: the service
+/// measures how far the machine's own is from it.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System {
+        /// What is added to the machine's time, in microseconds.
+        offset: Arc<AtomicI64>,
+    },
+    Standing(Arc<AtomicI64>),
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::system()
+    }
+}
 
 impl Clock {
-    /// The wall clock of this machine.
+    /// The wall clock of this machine, until it is set by another.
     #[must_use]
     pub fn system() -> Self {
-        Self(None)
+        Self(Source::System { offset: Arc::default() })
     }
 
     /// A clock that stands at `start` until it is moved with [`Clock::advance`].
     #[must_use]
     pub fn standing_at(start: Time) -> Self {
-        Self(Some(Arc::new(AtomicI64::new(start.micros()))))
+        Self(Source::Standing(Arc::new(AtomicI64::new(start.micros()))))
     }
 
     /// Moves a standing clock, and all its clones, forward.
@@ -90,7 +108,9 @@ impl Clock {
     ///
     /// On the system clock, which nobody moves.
     pub fn advance(&self, by: Duration) {
-        let standing = self.0.as_ref().expect("only a standing clock is moved");
+        let Source::Standing(standing) = &self.0 else {
+            panic!("only a standing clock is moved");
+        };
         standing.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 
@@ -98,19 +118,60 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Time {
         match &self.0 {
-            Some(standing) => Time(standing.load(Ordering::SeqCst)),
-            None => {
-                #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
-                let now = jiff::Timestamp::now();
-                Time(now.as_microsecond())
+            Source::Standing(standing) => Time(standing.load(Ordering::SeqCst)),
+            Source::System { offset } => {
+                Time(machine_micros().saturating_add(offset.load(Ordering::Relaxed)))
             }
         }
     }
+
+    /// How far this clock is ahead of the machine's, in microseconds; negative
+    /// where it is behind.
+    #[must_use]
+    pub fn offset_micros(&self) -> i64 {
+        match &self.0 {
+            Source::Standing(_) => 0,
+            Source::System { offset } => offset.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Sets the system clock, and all its clones, by another that is `ahead`
+    /// microseconds ahead of it, give or take `off`. A difference within that
+    /// stays, so that time does not jump to and fro; a standing clock stands.
+    pub(crate) fn adjust(&self, ahead: i64, off: Duration) {
+        if let Source::System { offset } = &self.0
+            && u128::from(ahead.unsigned_abs()) > off.as_micros()
+        {
+            offset.fetch_add(ahead, Ordering::Relaxed);
+        }
+    }
+}
+
+fn machine_micros() -> i64 {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks")]
+    let now = jiff::Timestamp::now();
+    now.as_microsecond()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_is_set_by_another_and_does_not_jump_for_nothing() {
+        let clock = Clock::system();
+        let same = clock.clone();
+        clock.adjust(3_600_000_000, Duration::from_millis(5));
+        clock.adjust(-20_000, Duration::from_millis(5));
+        assert_eq!(same.offset_micros(), 3_599_980_000);
+        clock.adjust(-4_000, Duration::from_millis(5));
+        assert_eq!(same.offset_micros(), 3_599_980_000, "that may be the way of the answer");
+        let hour = same.now().since(Clock::system().now());
+        assert!(hour > Duration::from_secs(3_598), "{hour:?}");
+        let standing = Clock::standing_at(Time::from_micros(5));
+        standing.adjust(1_000, Duration::ZERO);
+        assert_eq!(standing.now(), Time::from_micros(5));
+    }
 
     #[test]
     fn times_have_all_their_digits() {

@@ -16,7 +16,7 @@ use super::Delivery;
 use crate::clock::{Clock, Time};
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
-use crate::store::{self, Store};
+use crate::store::{self, Announcement, Store};
 
 /// How long to wait for what another process may have queued, or for a delay
 /// to end.
@@ -71,6 +71,11 @@ impl Embedded {
             changed: Notify::new(),
             taken: Mutex::default(),
         }))
+    }
+
+    /// Tells the other processes that something may be deliverable.
+    pub(crate) fn announce(&self) {
+        self.0.store.announce(Announcement::Work);
     }
 
     pub(crate) fn wake(&self) {

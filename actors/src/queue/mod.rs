@@ -34,8 +34,15 @@ impl Queue {
         self.wake();
     }
 
-    /// Says that something may be deliverable that was not.
+    /// Says that something may be deliverable that was not, to all processes.
     pub(crate) fn wake(&self) {
+        let Self::Embedded(embedded) = self;
+        embedded.announce();
+        embedded.wake();
+    }
+
+    /// As [`Queue::wake`], for this process.
+    pub(crate) fn wake_here(&self) {
         let Self::Embedded(embedded) = self;
         embedded.wake();
     }

@@ -65,7 +65,7 @@ impl Service {
             .store
             .write(move |c| Box::pin(async move { store::actors::insert(c, &actor).await }))
             .await?;
-        self.0.actors_changed.notify_one();
+        self.actors_changed();
         Ok(registered)
     }
 
@@ -140,7 +140,7 @@ impl Service {
                 })
             })
             .await?;
-        self.0.actors_changed.notify_one();
+        self.actors_changed();
         // Messages that waited for an actor in ERROR may run.
         self.0.queue.wake();
         Ok(updated)

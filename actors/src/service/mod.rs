@@ -10,10 +10,11 @@ mod health;
 mod hosts;
 mod preparation;
 mod settlement;
+mod together;
 mod upkeep;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
@@ -32,7 +33,7 @@ use crate::error::{Error, Noun};
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::{Caller, Level};
 use crate::queue::Queue;
-use crate::store::{self, Connection, Store};
+use crate::store::{self, Announcement, Connection, Store};
 
 /// How often to look for what another process changed.
 const POLL: Duration = Duration::from_secs(1);
@@ -55,6 +56,8 @@ struct Inner {
     /// An actor may want its image made ready.
     actors_changed: Notify,
     preparing: preparation::Preparing,
+    /// What keeps it together with other processes; ends with it.
+    tasks: OnceLock<together::Tasks>,
 }
 
 impl fmt::Debug for Service {
@@ -79,8 +82,9 @@ impl Service {
             return Err(Error::invalid("queue", "only the database's is spoken yet"));
         };
         let store = Store::open(&config.database).await?;
+        together::set_clock(&store, &clock).await?;
         let queue = Queue::embedded(store.clone(), clock.clone(), config.max_workers_per_actor);
-        Ok(Self(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             config,
             clock,
             store,
@@ -88,7 +92,10 @@ impl Service {
             changes: broadcast::channel(4096).0,
             actors_changed: Notify::new(),
             preparing: preparation::Preparing::default(),
-        })))
+            tasks: OnceLock::new(),
+        });
+        together::keep(&inner);
+        Ok(Self(inner))
     }
 
     /// Brings the schema of a database up to date. Programs that were built for
@@ -114,10 +121,17 @@ impl Service {
         &self.0.clock
     }
 
-    /// Tells who waits for `execution` in this process that it changed.
+    /// Tells who waits for `execution` that it changed, here and elsewhere.
     fn changed(&self, execution: &ExecutionId) {
+        self.0.store.announce(Announcement::Execution(execution.clone()));
         // Nobody listening is fine.
         let _ = self.0.changes.send(execution.clone());
+    }
+
+    /// Tells who makes images ready that there may be one, here and elsewhere.
+    fn actors_changed(&self) {
+        self.0.store.announce(Announcement::Actors);
+        self.0.actors_changed.notify_one();
     }
 
     /// Waits until `execution` may have changed, by a change of this process or

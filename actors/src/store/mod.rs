@@ -5,6 +5,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod actors;
+mod announcements;
 mod dialect;
 pub(crate) mod executions;
 pub(crate) mod health;
@@ -20,12 +21,16 @@ pub(crate) mod state;
 pub(crate) mod waiting;
 pub(crate) mod workers;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
+pub(crate) use announcements::{Announcement, Heard};
 pub(crate) use dialect::{Fields, failed};
 pub(crate) use migrations::migrate;
 pub(crate) use sql::{Connection, sql};
 
+use crate::clock::Time;
 use crate::config::DatabaseConfig;
 use crate::error::Error;
 
@@ -49,6 +54,32 @@ impl Store {
                 Engine::Postgres(postgres::Postgres::open(config).await?)
             }
         }))
+    }
+
+    /// Tells other processes that share the rows, soon. Call it after the commit.
+    pub(crate) fn announce(&self, announcement: Announcement) {
+        match &self.0 {
+            // A file has one process that matters.
+            Engine::Sqlite(_) => {}
+            Engine::Postgres(postgres) => postgres.announce(announcement),
+        }
+    }
+
+    /// What other processes announce from now on, where they can.
+    pub(crate) fn announcements(&self) -> Option<Heard> {
+        match &self.0 {
+            Engine::Sqlite(_) => None,
+            Engine::Postgres(postgres) => Some(postgres.announcements()),
+        }
+    }
+
+    /// The time by the clock that all processes share, and how far it may be off;
+    /// none where that is the machine's own.
+    pub(crate) async fn shared_time(&self) -> Result<Option<(Time, Duration)>, Error> {
+        match &self.0 {
+            Engine::Sqlite(_) => Ok(None),
+            Engine::Postgres(postgres) => postgres.time().await.map(Some),
+        }
     }
 
     /// A connection to read from: every statement sees the last commit.

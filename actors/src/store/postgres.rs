@@ -15,9 +15,12 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgSs
 use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::time::Instant;
 
+use super::announcements::Announcements;
 use super::dialect::{failed, may_run_again, meaning, was_rolled_back};
 use super::migrations;
-use super::sql::Connection;
+use super::sql::{Connection, sql};
+use super::{Announcement, Heard};
+use crate::clock::Time;
 use crate::config::PostgresConfig;
 use crate::error::Error;
 use crate::metrics;
@@ -36,11 +39,13 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug)]
 pub(super) struct Postgres {
     pool: PgPool,
+    announcements: Arc<Announcements>,
 }
 
 impl Postgres {
     /// Connects to a server whose schema is what this program needs, or newer.
     pub(super) async fn open(config: &PostgresConfig) -> Result<Self, Error> {
+        let options = options(config)?;
         let pool = PgPoolOptions::new()
             .max_connections(config.connections.max(1))
             .acquire_timeout(CONNECT)
@@ -53,11 +58,31 @@ impl Postgres {
                     Ok(true)
                 })
             })
-            .connect_lazy_with(options(config)?);
+            .connect_lazy_with(options.clone());
         let mut connection = pool.acquire().await.map_err(failed("open the database"))?;
         migrations::check_postgres(&mut connection).await?;
         drop(connection);
-        Ok(Self { pool })
+        Ok(Self { pool, announcements: Arc::new(Announcements::new(&options)) })
+    }
+
+    pub(super) fn announce(&self, announcement: Announcement) {
+        self.announcements.send(announcement);
+    }
+
+    pub(super) fn announcements(&self) -> Heard {
+        self.announcements.listen()
+    }
+
+    /// The server's time now, and how far it may be off: half of the round trip.
+    pub(super) async fn time(&self) -> Result<(Time, Duration), Error> {
+        let mut c = self.read().await?;
+        let asked = Instant::now();
+        let micros: i64 = sql("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")
+            .scalar(&mut c)
+            .await
+            .map_err(failed("ask for the time"))?;
+        let off = asked.elapsed() / 2;
+        Ok((Time::from_micros(micros).after(off), off))
     }
 
     pub(super) async fn read(&self) -> Result<Connection, Error> {
