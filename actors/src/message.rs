@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::json::Json;
+use crate::trace::TraceParent;
 
 /// What is sent to an actor.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +17,8 @@ pub struct NewMessage {
     /// Of the query parameters of a POST, those that are controls (`message`,
     /// `x-nonce`, `_abaco_synchronous`) are dropped here.
     pub environment: Vec<(String, String)>,
+    /// The trace that the message belongs to.
+    pub trace: Option<TraceParent>,
 }
 
 /// The content of a message.
@@ -65,6 +68,7 @@ impl NewMessage {
             body: MessageBody::Text(text.into()),
             content_type: ContentType::Str,
             environment: Vec::new(),
+            trace: None,
         }
     }
 
@@ -75,6 +79,7 @@ impl NewMessage {
             body: MessageBody::Json(json),
             content_type: ContentType::Json,
             environment: Vec::new(),
+            trace: None,
         }
     }
 

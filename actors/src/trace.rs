@@ -1,12 +1,16 @@
 //! Where a message stands in a trace of its sender's: W3C Trace Context.
 
 use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    Span as _, SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    Tracer as _,
 };
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::clock::Time;
 
 /// The value of a `traceparent` header: a trace, a span in it, and whether it is
 /// recorded. Goes with a message from the request that brings it to the container
@@ -55,6 +59,26 @@ impl TraceParent {
         let parent = opentelemetry::Context::new().with_remote_span_context(self.0.clone());
         // Fails where nobody collects traces.
         let _ = span.set_parent(parent);
+    }
+
+    /// Names the trace's view of `span`, which has begun. Nothing where nobody
+    /// collects traces.
+    pub fn rename(span: &Span, name: String) {
+        span.context().span().update_name(name);
+    }
+
+    /// Adds a span to this trace that is over. Nothing where nobody collects traces.
+    pub fn record(&self, name: &'static str, from: Time, to: Time) {
+        let at = |time: Time| {
+            UNIX_EPOCH + Duration::from_micros(u64::try_from(time.micros()).unwrap_or(0))
+        };
+        let parent = opentelemetry::Context::new().with_remote_span_context(self.0.clone());
+        let tracer = opentelemetry::global::tracer("abax");
+        tracer
+            .span_builder(name)
+            .with_start_time(at(from))
+            .start_with_context(&tracer, &parent)
+            .end_with_timestamp(at(to));
     }
 
     /// The trace, as logs name it.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use abax_actors::{
     ActorStatus, ActorUpdate, Caller, ClaimKey, Deleted, Error, Execution, ExecutionStatus, Finish,
-    Interruption, Json, NewActor, NewMessage, Noun, Outcome, Phase, Role, Tenant,
+    Health, Interruption, Json, NewActor, NewMessage, Noun, Outcome, Phase, Role, Tenant,
+    TraceParent,
 };
 use fixture::{Engine, Fixture, LEASE, PATIENCE, nothing_is_deliverable, succeeded};
 use proptest::prelude::*;
@@ -19,6 +20,8 @@ on_each_engine![
     nothing_is_claimed_twice,
     an_execution_has_its_phases_and_its_end,
     the_environment_is_that_of_abaco,
+    a_message_keeps_its_trace,
+    health_counts_what_waits_and_runs_and_who_is_there,
     the_end_told_by_a_superseded_claim_changes_nothing,
     hosts_that_die_again_and_again_lose_the_execution,
     renewed_leases_do_not_end,
@@ -137,6 +140,40 @@ async fn an_execution_has_its_phases_and_its_end(engine: Engine) {
     // The next one has the same worker.
     f.send(&actor, "again").await;
     assert_eq!(f.claim(&host).await.worker, workers[0].id);
+}
+
+async fn a_message_keeps_its_trace(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let actor = f.register(|_| {}).await;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for trace in [TraceParent::parse(parent), None] {
+        let message = NewMessage { trace: trace.clone(), ..NewMessage::text("x") };
+        f.service.send_message(&f.owner, actor.id.as_str(), message).await.unwrap();
+        let claim = f.claim(&host).await;
+        assert_eq!(claim.message.trace, trace);
+        assert!(f.service.finish(&claim.key, succeeded()).await.unwrap());
+    }
+}
+
+async fn health_counts_what_waits_and_runs_and_who_is_there(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let ready = f.service.readiness().await;
+    assert!(ready.is_ready() && ready.degraded.is_empty(), "{ready:?}");
+    assert_eq!(f.service.health().await.unwrap(), Health::default());
+    let host = f.host().await;
+    let actor = f.register(|_| {}).await;
+    for text in ["first", "second", "third"] {
+        let message = NewMessage::text(text);
+        f.service.send_message(&f.owner, actor.id.as_str(), message).await.unwrap();
+    }
+    f.claim(&host).await;
+    let health = f.service.health().await.unwrap();
+    let load = health.classes["default"];
+    assert_eq!((load.waiting, load.running), (2, 1), "{health:?}");
+    assert!(load.oldest_waiting.is_some(), "{health:?}");
+    assert_eq!((health.classes.len(), health.hosts.working), (1, 1), "{health:?}");
+    assert!(health.hosts.slots > 0, "{health:?}");
 }
 
 async fn the_environment_is_that_of_abaco(engine: Engine) {

@@ -75,7 +75,7 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
     let took = started.elapsed();
     metrics::request_answered(route.as_ref(), &method, response.status(), took);
     if let Some(route) = &route {
-        span.record("otel.name", format!("{method} {}", route.as_str()));
+        TraceParent::rename(&span, format!("{method} {}", route.as_str()));
         span.record("http.route", route.as_str());
     }
     let status = response.status().as_u16();
@@ -94,7 +94,6 @@ fn span(method: &Method, path: &str, id: &str) -> Span {
                 tracing::Level::$level,
                 "request",
                 otel.kind = "server",
-                otel.name = tracing::field::Empty,
                 trace.id = tracing::field::Empty,
                 request.id = %id,
                 http.method = %method,

@@ -222,7 +222,9 @@ fn serve(handler: &Handler, stream: &TcpStream) -> Result<()> {
     served
 }
 
-fn read_head(reader: &mut impl std::io::BufRead) -> Result<(String, Vec<(String, String)>)> {
+pub(crate) fn read_head(
+    reader: &mut impl std::io::BufRead,
+) -> Result<(String, Vec<(String, String)>)> {
     let mut lines = reader.by_ref().take(64 << 10).lines();
     let first = lines.next().context("no head")??;
     let mut headers = Vec::new();

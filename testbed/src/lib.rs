@@ -6,6 +6,7 @@
 //! This crate knows nothing of the code under test.
 #![forbid(unsafe_code)]
 
+mod collector;
 mod front;
 mod image;
 mod ports;
@@ -17,6 +18,7 @@ mod shared;
 mod tls;
 mod token;
 
+pub use collector::{Collector, Span};
 pub use front::{Action, Front, Request};
 pub use image::{
     Compression, Layout, Manifest, busybox_image, busybox_rootfs_tar, files_tar, noise,

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, info, info_span, warn};
+use tracing::{info, warn};
 
 use crate::Config;
 use crate::execute::{Host, execute};
@@ -66,6 +66,7 @@ pub async fn run(
     }
     info!(worker.id = %id, slots = config.slots, "worker {id} takes messages");
 
+    crate::metrics::describe(config.slots.get());
     let running = Arc::new(Running::default());
     // Leases are renewed while executions drain, so this stop comes later.
     let upkeep = CancellationToken::new();
@@ -112,20 +113,16 @@ pub async fn run(
                 continue;
             }
         };
-        let span = info_span!("execution", execution.id = %delivery.execution);
         let host = Arc::clone(&host);
-        executions.spawn(
-            async move {
-                if let Some(thread) = execute(host, delivery).await {
-                    // It counts as a slot until it ends, but holds up no stop.
-                    tokio::spawn(async move {
-                        let _ = thread.await;
-                        drop(slot);
-                    });
-                }
+        executions.spawn(async move {
+            if let Some(thread) = execute(host, delivery).await {
+                // It counts as a slot until it ends, but holds up no stop.
+                tokio::spawn(async move {
+                    let _ = thread.await;
+                    drop(slot);
+                });
             }
-            .instrument(span),
-        );
+        });
     }
 
     executions.close();

@@ -8,12 +8,14 @@ use abax_actors::{
 };
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument as _, Span, debug, error, info, info_span, warn};
 
 use crate::Config;
 use crate::lease::{Entry, Interruption, Running, lease_until};
+use crate::metrics::{self, UsedSlot};
 use crate::output::{Output, Piece};
 use crate::sandbox::{Ended, Live, Sandbox};
+use crate::trace;
 
 /// How often the output of a running execution goes to the service.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -41,15 +43,27 @@ pub(crate) struct Host {
 pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinHandle<Ended>> {
     // The lease counts from before we asked for it.
     let lease_until = lease_until(Instant::now().into_std(), host.config.lease);
+    let asked = host.config.clock.now();
+    let id = delivery.execution.clone();
     let claim = match host.service.claim(delivery, &host.id, host.config.lease).await {
         Ok(Some(claim)) => claim,
         // Somebody else has it, or it was cancelled.
         Ok(None) => return None,
         Err(error) => {
-            warn!(error = %Chain(&error), "could not claim an execution");
+            warn!(error = %Chain(&error), execution.id = %id, "could not claim execution {id}");
             return None;
         }
     };
+    let span = trace::execution(&claim, asked, host.config.clock.now());
+    carry_out(host, claim, lease_until).instrument(span).await
+}
+
+async fn carry_out(
+    host: Arc<Host>,
+    claim: Claim,
+    lease_until: std::time::Instant,
+) -> Option<JoinHandle<Ended>> {
+    let _slot = UsedSlot::new();
     let key = claim.key.clone();
     let (entry, wake) = match host.running.enter(key.clone(), lease_until) {
         Ok(entered) => entered,
@@ -68,8 +82,8 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinH
     let claim = Arc::new(claim);
     let mut thread = tokio::task::spawn_blocking({
         let (host, claim, live) = (Arc::clone(&host), Arc::clone(&claim), Arc::clone(&live));
-        let stop = Arc::clone(&entry.stop);
-        move || host.sandbox.run(&host.config, &claim, &live, &stop, &wake)
+        let (stop, span) = (Arc::clone(&entry.stop), Span::current());
+        move || span.in_scope(|| host.sandbox.run(&host.config, &claim, &live, &stop, &wake))
     });
     let watched = watch(&host, &key, &live, &entry, &mut thread).await;
     let waits_for_image = matches!(watched, Ok(Watched::NeverBegins));
@@ -109,7 +123,8 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinH
                 ended.finish.output_truncated = rest.truncated;
             }
             ended.finish.phases = *live.phases.lock().expect("no holder of this lock panics");
-            finish(&host, &claim, &entry, ended.finish).await;
+            trace::ended(&Span::current(), ended.finish.outcome);
+            finish(&host, &claim, &entry, ended.finish).instrument(info_span!("finish")).await;
         }
     }
     // Off the way of the result, but within the slot: what is not cleared away
@@ -208,7 +223,7 @@ async fn finish(host: &Host, claim: &Claim, entry: &Entry, finish: Finish) {
         match host.service.finish(&claim.key, finish.clone()).await {
             Ok(true) => {
                 info!(
-                    actor.id = %claim.actor.id, outcome = %outcome, exit_code = finish.exit_code,
+                    outcome = %outcome, exit_code = finish.exit_code,
                     duration_ms, "execution {id} {outcome}"
                 );
                 return;
@@ -225,6 +240,7 @@ async fn finish(host: &Host, claim: &Claim, entry: &Entry, finish: Finish) {
 
 fn dropped(key: &ClaimKey) {
     let id = &key.execution;
+    metrics::lease_lost();
     warn!("lost the lease of execution {id}; what became of it here is dropped");
 }
 

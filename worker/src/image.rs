@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use abax_runtime::Runtime;
 use abax_runtime::image::{Image, StoreError};
 use abax_runtime::platform::Platform;
 use abax_runtime::reference::{ParseError, Reference};
 use abax_runtime::registry::{self, PullError, RegistriesConfig};
+
+use crate::metrics;
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +109,8 @@ impl Images {
 fn pull(runtime: &Runtime, registries: &RegistriesConfig, name: &str) -> Result<Image, ImageError> {
     let reference = Reference::parse(name)
         .map_err(|source| ImageError::Name { name: name.to_owned(), source })?;
-    registry::pull(runtime.images(), registries, &reference, &Platform::host(), &())
-        .map_err(|source| ImageError::Pull { name: name.to_owned(), source: Box::new(source) })
+    let began = Instant::now();
+    let pulled = registry::pull(runtime.images(), registries, &reference, &Platform::host(), &());
+    metrics::pulled(pulled.is_ok(), began.elapsed());
+    pulled.map_err(|source| ImageError::Pull { name: name.to_owned(), source: Box::new(source) })
 }

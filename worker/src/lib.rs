@@ -15,6 +15,8 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod metrics;
+mod trace;
 
 mod consume;
 mod execute;

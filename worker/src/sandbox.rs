@@ -7,16 +7,21 @@ use std::os::fd::AsFd as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use abax_actors::{Actor, Chain, Claim, Finish, Json, Outcome, Phase, Phases, Time, Usage};
+use abax_actors::{
+    Actor, Chain, Claim, Finish, Json, Outcome, Phase, Phases, Time, TraceParent, Usage,
+};
 use abax_runtime::Runtime;
 use abax_runtime::cgroup::Limits;
 use abax_runtime::container::{Container, ExitStatus, Isolation, Launcher, Options, Stdio};
 use rustix::event::{PollFd, PollFlags, poll};
+use tracing::{Span, info_span};
 
 use crate::Config;
 use crate::image::Images;
 use crate::lease::Stop;
+use crate::metrics;
 use crate::output::Output;
+use crate::trace::TRACEPARENT;
 
 /// What containers are made of and with.
 #[derive(Debug)]
@@ -78,7 +83,9 @@ impl Sandbox {
         stop: &Stop,
         wake: &PipeReader,
     ) -> Ended {
-        let image = match self.images.ready(&self.runtime, &claim.actor.image) {
+        let image = info_span!("image", image.reference = %claim.actor.image)
+            .in_scope(|| self.images.ready(&self.runtime, &claim.actor.image));
+        let image = match image {
             Ok(image) => image,
             Err(error) => {
                 let may_pass = error.is_transient();
@@ -90,6 +97,7 @@ impl Sandbox {
             return Ended::before_it_began();
         }
 
+        let ready = Instant::now();
         // One pipe for both streams: what is written first is read first.
         let (stdio, mut output) = match stdio() {
             Ok(pair) => pair,
@@ -97,13 +105,14 @@ impl Sandbox {
         };
         let limits = limits(config, &claim.actor);
         let options = self.options(config, claim, limits);
-        let container =
-            match Container::create(&self.runtime, &self.launcher, &image, options, stdio) {
-                Ok(container) => container,
-                Err(error) => return Ended::could_not_start(&error),
-            };
+        let container = info_span!("create")
+            .in_scope(|| Container::create(&self.runtime, &self.launcher, &image, options, stdio));
+        let container = match container {
+            Ok(container) => container,
+            Err(error) => return Ended::could_not_start(&error),
+        };
         live.reached(config, Phase::Created);
-        if let Err(error) = container.start() {
+        if let Err(error) = info_span!("start").in_scope(|| container.start()) {
             let mut ended = Ended::could_not_start(&error);
             ended.finish.exit_code = Some(i32::from(error.exit_code()));
             ended.container = Some(container);
@@ -111,11 +120,14 @@ impl Sandbox {
         }
         let started = live.reached(config, Phase::Started);
         let begun = Instant::now();
+        metrics::container_started(begun - ready);
 
+        let running = info_span!("run").entered();
         let stopped = attend(config, live, &container, &mut output, stop, wake, begun);
         let exit = container.wait();
         let finished = live.reached(config, Phase::Exited);
         drain(config, live, &mut output);
+        drop(running);
         let runtime = begun.elapsed();
         let used = container.usage();
         let mut finish = match exit {
@@ -160,6 +172,11 @@ impl Sandbox {
         {
             env.retain(|(name, _)| name != ACCESS_TOKEN);
             env.push((ACCESS_TOKEN.to_owned(), token));
+        }
+        let trace = TraceParent::of(&Span::current()).or_else(|| claim.message.trace.clone());
+        if let Some(trace) = trace {
+            env.retain(|(name, _)| name != TRACEPARENT);
+            env.push((TRACEPARENT.to_owned(), trace.to_string()));
         }
         Options {
             env,

@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
 use crate::json::Json;
 use crate::message::{MessageBody, NewMessage};
+use crate::trace::TraceParent;
 
 /// What is accepted.
 #[derive(Clone, Debug)]
@@ -32,14 +33,15 @@ pub(crate) async fn accept(c: &mut Connection, accept: &Accept) -> Result<Option
 async fn by_statements(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Error> {
     let inserted = sql(
         "insert into executions (id, actor_id, executor, status, actor_revision, accepted_us, \
-                                 queued_us, visible_us) \
-         select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4 from actors \
+                                 queued_us, visible_us, traceparent) \
+         select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4, $5 from actors \
          where id = $2 and status <> 'SHUTTING_DOWN'",
     )
     .bind(accept.execution.as_str())
     .bind(accept.actor.as_str())
     .bind(&accept.executor)
     .bind(accept.now.micros())
+    .bind(trace(&accept.message).as_deref())
     .execute(c)
     .await
     .map_err(failed("store the execution"))?;
@@ -76,8 +78,8 @@ async fn at_once(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Err
              where id = $2 and status <> 'SHUTTING_DOWN' for key share), \
          execution as ( \
              insert into executions (id, actor_id, executor, status, actor_revision, \
-                                     accepted_us, queued_us, visible_us) \
-             select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4 from actor \
+                                     accepted_us, queued_us, visible_us, traceparent) \
+             select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4, $10 from actor \
              on conflict (id) do nothing returning id), \
          message as ( \
              insert into messages (execution_id, kind, body, content_type, environment) \
@@ -94,6 +96,7 @@ async fn at_once(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Err
     .bind(accept.message.content_type.as_str())
     .bind(environment(&accept.message))
     .bind(i64::try_from(accept.count_to).unwrap_or(i64::MAX))
+    .bind(trace(&accept.message).as_deref())
     .optional_scalar(c)
     .await
     .map_err(failed("store the execution"))?;
@@ -112,4 +115,8 @@ fn body(message: &NewMessage) -> Result<(&'static str, &str), Error> {
 
 fn environment(message: &NewMessage) -> String {
     serde_json::to_string(&message.environment).expect("texts become JSON")
+}
+
+fn trace(message: &NewMessage) -> Option<String> {
+    message.trace.as_ref().map(TraceParent::to_string)
 }

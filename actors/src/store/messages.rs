@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::id::ExecutionId;
 use crate::json::Json;
 use crate::message::{ContentType, MessageBody, NewMessage};
+use crate::trace::TraceParent;
 
 /// The message of an execution, which always has one.
 pub(crate) async fn of_execution(
@@ -16,12 +17,13 @@ pub(crate) async fn of_execution(
         column: column.to_owned(),
         row: execution.to_string(),
     };
-    let row = sql("select * from messages where execution_id = $1")
-        .bind(execution.as_str())
-        .fetch_optional(c)
-        .await
-        .map_err(failed("find the message"))?
-        .ok_or_else(|| inconsistent("execution_id"))?;
+    let row = sql("select m.*, e.traceparent from messages m \
+         join executions e on e.id = m.execution_id where m.execution_id = $1")
+    .bind(execution.as_str())
+    .fetch_optional(c)
+    .await
+    .map_err(failed("find the message"))?
+    .ok_or_else(|| inconsistent("execution_id"))?;
     let text = |column: &'static str| row.get::<String>(column).map_err(|_| inconsistent(column));
     let body = match text("kind")?.as_str() {
         "text" => MessageBody::Text(text("body")?),
@@ -34,5 +36,11 @@ pub(crate) async fn of_execution(
             .ok_or_else(|| inconsistent("content_type"))?,
         environment: serde_json::from_str(&text("environment")?)
             .map_err(|_| inconsistent("environment"))?,
+        // One that cannot be read is of another version of the program: no trace
+        // is worth an execution.
+        trace: row
+            .get::<Option<String>>("traceparent")
+            .map_err(|_| inconsistent("traceparent"))?
+            .and_then(|text| TraceParent::parse(&text)),
     })
 }

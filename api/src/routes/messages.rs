@@ -2,6 +2,7 @@
 
 use abax_actors::{
     Actor, Caller, ContentType, Execution, ExecutionStatus, Json, MessageBody, NewMessage,
+    TraceParent,
 };
 use axum::Extension;
 use axum::body::Body;
@@ -56,6 +57,7 @@ pub(super) async fn send(
 ) -> Result<Response, ApiError> {
     let config = app.config();
     let dialect = request.extensions().get::<Dialect>().copied().unwrap_or_default();
+    let trace = request.extensions().get::<TraceParent>().cloned();
     let is_binary = request.headers().get(CONTENT_TYPE).is_some_and(|value| value == BINARY);
     let incoming = Incoming::read(request, config.message_limit_bytes, config.body_timeout)
         .await
@@ -65,6 +67,7 @@ pub(super) async fn send(
     let actor = app.service().actor(&caller, &actor).await?;
     let mut message = message(&incoming).await?;
     message.environment.clone_from(&incoming.query);
+    message.trace = trace;
     let echo = echo(&message);
     let execution = app.service().send_message(&caller, actor.id.as_str(), message).await?;
     let object = executions::acknowledgement(&actor, &execution).with("msg", echo);

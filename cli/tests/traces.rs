@@ -1,0 +1,95 @@
+//! One message, one trace: from the request to the container.
+#![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
+
+mod machine;
+
+use std::time::Duration;
+
+use abax_testbed::{Collector, Span};
+use machine::{Machine, Served};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CALLER: &str = "00f067aa0ba902b7";
+
+/// Sends a message with a `traceparent`, and returns what its container saw of it.
+fn send(served: &Served<'_>, token: &str, actor: &str, parent: &str) -> (String, String) {
+    let body = "{\"message\": \"go\"}";
+    let answer = served.raw(&format!(
+        "POST /actors/{actor}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         traceparent: {parent}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    ));
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 202"), "{answer}");
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let execution = body["result"]["executionId"].as_str().unwrap().to_owned();
+    served.wait_for("traced", &execution, |state| state["status"] == "COMPLETE");
+    let seen = served.ok(&["logs", "traced", &execution]);
+    (execution, seen)
+}
+
+#[test]
+fn one_trace_leads_from_the_request_through_the_queue_into_the_container() {
+    let collector = Collector::start().unwrap();
+    let settings = format!("[traces]\notlp_endpoint = \"{}/\"", collector.url());
+    let machine = Machine::with_settings(&settings, "");
+    machine.import_script("shows", "echo $TRACEPARENT");
+    let served = machine.serve();
+    let token = machine.ok(&["token"]);
+    let id = served.ok(&["create", "--name", "traced", "shows"]);
+    let id = id.lines().last().unwrap().trim();
+
+    let sampled = format!("00-{TRACE}-{CALLER}-01");
+    let (execution, seen) = send(&served, &token, id, &sampled);
+    let unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let (_, seen_unsampled) = send(&served, &token, id, unsampled);
+    served.raw("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    // The end of the process exports the last batch.
+    served.stop(Duration::from_secs(20));
+
+    let all = collector.spans();
+    let spans: Vec<&Span> = all.iter().filter(|span| span.trace == TRACE).collect();
+    let one = |name: &str| -> &Span {
+        let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+        assert_eq!(found.len(), 1, "{name} of {spans:#?}");
+        found[0]
+    };
+    let request = one("POST /actors/{actor}/messages");
+    assert_eq!((request.parent.as_str(), request.service.as_str()), (CALLER, "abax"));
+    let run = one("execution");
+    assert_eq!(run.attributes["execution.id"], execution);
+    assert_eq!(run.attributes["outcome"], "succeeded");
+    for name in ["queued", "execution"] {
+        assert_eq!(one(name).parent, request.id, "{name} of {spans:#?}");
+    }
+    for name in ["claim", "image", "create", "start", "run", "finish"] {
+        let span = one(name);
+        assert_eq!(span.parent, run.id, "{name} of {spans:#?}");
+        assert!(span.start_ns <= span.end_ns, "{span:#?}");
+    }
+    let order = ["image", "create", "start", "run", "finish"].map(|name| one(name).start_ns);
+    assert!(order.is_sorted(), "{spans:#?}");
+    assert_eq!(spans.len(), 9, "{spans:#?}");
+    assert_eq!(seen, format!("00-{TRACE}-{}-01", run.id));
+
+    // Who is not to be recorded is not, and hears so in the container.
+    assert!(seen_unsampled.starts_with(&unsampled[..36]), "{seen_unsampled}");
+    assert!(seen_unsampled.ends_with("-00"), "{seen_unsampled}");
+    assert!(all.iter().all(|span| span.trace != unsampled[3..35]), "{all:#?}");
+    assert!(all.iter().all(|span| !span.name.contains("healthz")), "{all:#?}");
+    machine.assert_clean();
+}
+
+#[test]
+fn without_a_collector_the_callers_trace_goes_through_as_it_came() {
+    let machine = Machine::new();
+    machine.import_script("shows", "echo $TRACEPARENT");
+    let served = machine.serve();
+    let token = machine.ok(&["token"]);
+    let id = served.ok(&["create", "--name", "traced", "shows"]);
+    let id = id.lines().last().unwrap().trim();
+    let parent = format!("00-{TRACE}-{CALLER}-01");
+    assert_eq!(send(&served, &token, id, &parent).1, parent);
+    served.stop(Duration::from_secs(20));
+}
