@@ -56,5 +56,6 @@ pub use service::{
     Claim, ClaimKey, Deleted, Health, HostInfo, Hosts, Interruption, Load, Preparation, Readiness,
     Renewal, Service, Swept,
 };
+pub use store::Schema;
 pub use trace::TraceParent;
 pub use worker::{Worker, WorkerStatus};

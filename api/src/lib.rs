@@ -22,6 +22,7 @@ mod operations;
 mod edge;
 mod routes;
 mod server;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ pub use metrics::Metrics;
 pub use operations::serve_operations;
 pub use routes::{Access, RouteInfo, route_table};
 pub use server::serve;
+pub use waiting::serve_waiting;
 
 /// What handlers work with: the service, its keys, the settings. Clones share it.
 #[derive(Debug, Clone)]

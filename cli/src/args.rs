@@ -75,6 +75,12 @@ pub(crate) enum Command {
     Rmi(Rmi),
     /// Run the service: HTTP API, queue and worker in one process
     Serve(Box<Serve>),
+    /// Run the HTTP API of a service of several machines
+    Api(Box<Api>),
+    /// Run the executions of a service of several machines on this one
+    Worker(Box<Worker>),
+    /// Bring the schema of the database up to date
+    Migrate(Migrate),
     /// See what the settings are and where they come from
     Config(Config),
     /// Make an access token for the service on this machine
@@ -363,6 +369,8 @@ pub(crate) struct Rmi {
     after_help = "Examples:\n  abax serve\n  abax serve --listen 0.0.0.0:8000 --slots 8\n\nIn another terminal:\n  export TOKEN=$(abax token)\n  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8000/v3/actors"
 )]
 pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) servers: Servers,
     /// Where to listen; port 0 takes a free one [env: ABAX_LISTEN] [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<SocketAddr>,
@@ -389,6 +397,84 @@ pub(crate) struct Serve {
     pub(crate) memory: Option<String>,
 }
 
+/// `abax api`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  abax api --listen 0.0.0.0:8000 --public-url https://abax.example.org \\\n    --database postgres://abax@db/abax --queue amqp://abax@mq/%2f --signing-key /etc/abax/signing.key"
+)]
+pub(crate) struct Api {
+    #[command(flatten)]
+    pub(crate) servers: Servers,
+    /// Where to listen; port 0 takes a free one [env: ABAX_API_LISTEN] [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The address that users and executions reach the service at [env: ABAX_API_PUBLIC_URL]
+    #[arg(long, value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+    /// The key of access tokens, the same in all processes [env: ABAX_API_SIGNING_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signing_key: Option<PathBuf>,
+    /// How long a stop waits for open requests, in seconds [default: 20]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain: Option<u64>,
+}
+
+/// `abax worker`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  abax worker --name node-7 --slots 16 \\\n    --database postgres://abax@db/abax --queue amqp://abax@mq/%2f --signing-key /etc/abax/signing.key"
+)]
+pub(crate) struct Worker {
+    #[command(flatten)]
+    pub(crate) servers: Servers,
+    /// The key of access tokens, the same in all processes [env: ABAX_API_SIGNING_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signing_key: Option<PathBuf>,
+    /// What the host is called, unlike all others [env: ABAX_WORKER_NAME] [default: the host's name]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// How many executions run at once [env: ABAX_WORKER_SLOTS] [default: 4 per CPU]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) slots: Option<u64>,
+    /// How long a stop waits for running executions, in seconds [env: ABAX_WORKER_DRAIN_SECONDS] [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain: Option<u64>,
+    /// Where to answer GET /metrics [env: ABAX_WORKER_METRICS_LISTEN] [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+    /// Let executions reach this port of this machine's loopback, at host.abax.internal
+    #[arg(long = "host-port", value_name = "PORT")]
+    pub(crate) host_ports: Vec<u16>,
+    /// End executions after this many seconds [default: no limit]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) time_limit: Option<u64>,
+}
+
+/// Where rows and work come from.
+#[derive(Debug, Args)]
+pub(crate) struct Servers {
+    /// The PostgreSQL server, as postgres://USER@HOST/DATABASE [env: ABAX_DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    /// The RabbitMQ server, as amqp://USER@HOST/VHOST [env: ABAX_QUEUE_URL]
+    #[arg(long, value_name = "URL")]
+    pub(crate) queue: Option<String>,
+}
+
+/// `abax migrate`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  abax migrate --database postgres://abax@db/abax\n\nIt may be run at any time and by several at once; what is up to date stays as it is."
+)]
+pub(crate) struct Migrate {
+    /// The PostgreSQL server, as postgres://USER@HOST/DATABASE [env: ABAX_DATABASE_URL]
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<String>,
+    /// Wait this long for the database to answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) wait: u64,
+}
+
 /// `abax config`
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  abax --config abax.toml config check")]
@@ -410,9 +496,28 @@ pub(crate) enum ConfigVerb {
     after_help = "Examples:\n  abax config check\n  abax config check --format json\n\nExit status: 1 where something is wrong; all of it is on standard error."
 )]
 pub(crate) struct ConfigCheck {
+    /// Also ask whether this process would have what it needs
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<Role>,
+    /// Also try the database and the broker
+    #[arg(long)]
+    pub(crate) connect: bool,
     /// How to write the result
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
+}
+
+/// A process of the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// `abax serve`
+    Serve,
+    /// `abax api`
+    Api,
+    /// `abax worker`
+    Worker,
+    /// `abax migrate`
+    Migrate,
 }
 
 /// `abax token`
@@ -426,13 +531,16 @@ pub(crate) struct Token {
     pub(crate) user: String,
     /// What they may do
     #[arg(long, value_enum, default_value_t)]
-    pub(crate) role: Role,
+    pub(crate) role: TokenRole,
     /// How long it is valid, such as 30m, 12h or 7d
     #[arg(long, default_value = "30d")]
     pub(crate) lifetime: String,
     /// The tenant
     #[arg(long, default_value = "ABAX")]
     pub(crate) tenant: String,
+    /// The service's signing key, where it is shared by several processes [env: ABAX_API_SIGNING_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) signing_key: Option<PathBuf>,
     /// Where `abax serve` keeps its keys [env: ABAX_DATA] [default: ROOT/service]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -440,7 +548,7 @@ pub(crate) struct Token {
 
 /// What a token lets its bearer do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
-pub(crate) enum Role {
+pub(crate) enum TokenRole {
     /// Their own actors
     User,
     /// Everything

@@ -4,6 +4,8 @@
 
 mod machine;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use machine::{Machine, Ran};
@@ -16,6 +18,14 @@ const SAMPLES: &[(&str, &str)] = &[
     ("log.level", "debug"),
     ("log.format", "json"),
     ("traces.otlp_endpoint", "http://collector:4318/"),
+    ("database.url", "postgres://abax@127.0.0.1/abax"),
+    ("database.password_file", "SECRET"),
+    ("database.ca_file", "CERTIFICATES"),
+    ("database.connections", "17"),
+    ("queue.url", "amqp://abax@127.0.0.1/%2f"),
+    ("queue.password_file", "SECRET"),
+    ("queue.ca_file", "CERTIFICATES"),
+    ("queue.prefix", "lab"),
     ("service.listen", "127.0.0.1:8001"),
     ("service.public_url", "https://abax.example.org/"),
     ("service.data", "/srv/data"),
@@ -29,9 +39,18 @@ const SAMPLES: &[(&str, &str)] = &[
     ("service.cpus", "1.5"),
     ("service.pids", "100"),
     ("service.log_limit_bytes", "1000"),
+    ("service.execution_retention_days", "30"),
     ("service.host_ports", "5432,8080"),
     ("service.bridge", "br1"),
     ("service.subnet", "10.1.0.0/16"),
+    ("api.listen", "127.0.0.1:8002"),
+    ("api.public_url", "https://api.example.org/"),
+    ("api.signing_key_file", "SECRET"),
+    ("api.drain_seconds", "21"),
+    ("worker.name", "node-7"),
+    ("worker.slots", "4"),
+    ("worker.drain_seconds", "32"),
+    ("worker.metrics_listen", "127.0.0.1:9090"),
     ("network.bridge", "br2"),
     ("network.subnet", "10.2.0.0/16"),
     ("registries.mirrors", "{ \"docker.io\" = [\"https://mirror.example.org\"] }"),
@@ -65,6 +84,11 @@ fn every_setting_is_understood_from_the_environment() {
     std::fs::write(&certificates, "-----BEGIN CERTIFICATE-----\n").unwrap();
     let certificates = certificates.to_str().unwrap();
 
+    let secret = machine.path("secret");
+    std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
+    std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+    let secret = secret.to_str().unwrap();
+
     let defaults: Value = serde_json::from_str(check(&[]).success()).unwrap();
     let defaults = defaults.as_object().unwrap();
     for key in defaults.keys() {
@@ -74,7 +98,12 @@ fn every_setting_is_understood_from_the_environment() {
         .iter()
         .map(|(key, value)| {
             let variable = defaults[*key]["environment"].as_str().unwrap();
-            (variable, if *value == "CERTIFICATES" { certificates } else { value })
+            let value = match *value {
+                "CERTIFICATES" => certificates,
+                "SECRET" => secret,
+                value => value,
+            };
+            (variable, value)
         })
         .collect();
     let ran = check(&environment);
@@ -113,4 +142,32 @@ fn all_problems_are_listed_each_with_its_place() {
 fn settings_that_do_not_go_together_are_said() {
     let ran = check(&[("ABAX_SERVICE_SUBNET", "172.29.5.0/24")]);
     ran.fails(1, &["service.subnet", "network.subnet", "overlap"]);
+}
+
+#[test]
+fn passwords_are_not_printed_and_said_to_belong_into_a_file() {
+    let machine = Machine::new();
+    let open = machine.path("open");
+    std::fs::write(&open, "s3cret\n").unwrap();
+    std::fs::set_permissions(&open, Permissions::from_mode(0o644)).unwrap();
+    let ran = check(&[
+        ("ABAX_DATABASE_URL", "postgres://abax:s3cret@db.example.org/abax"),
+        ("ABAX_DATABASE_PASSWORD_FILE", open.to_str().unwrap()),
+    ]);
+    assert!(!ran.success().contains("s3cret") && !ran.stderr.contains("s3cret"), "{}", ran.stderr);
+    for part in ["database.password_file", "chmod o-rwx", "sslmode=verify-full"] {
+        assert!(ran.stderr.contains(part), "no {part} in {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_a_role_lacks_is_said_at_once() {
+    let arguments = ["config", "check", "--role", "worker"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_abax"));
+    command.args(arguments).env_clear().env("ABAX_CONFIG", "/dev/null");
+    let ran = Ran::of(&arguments, command.output().unwrap());
+    assert_eq!(ran.code, Some(1));
+    for part in ["ABAX_DATABASE_URL", "ABAX_API_SIGNING_KEY_FILE", "ABAX_API_PUBLIC_URL"] {
+        assert!(ran.stderr.contains(part), "no {part} in {}", ran.stderr);
+    }
 }

@@ -13,7 +13,7 @@ fn every_verb_has_help_with_an_example() {
     let machine = Machine::new();
     let verbs = [
         "run", "ps", "rm", "pull", "images", "build", "import", "tag", "rmi", "serve", "token",
-        "actor", "config", "version",
+        "actor", "config", "api", "worker", "migrate", "version",
     ];
     let of_actors = ["create", "list", "show", "update", "rm", "send", "executions", "logs"];
     let all = verbs

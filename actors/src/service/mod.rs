@@ -33,7 +33,7 @@ use crate::error::{Error, Noun};
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::{Caller, Level};
 use crate::queue::Queue;
-use crate::store::{self, Announcement, Connection, Store};
+use crate::store::{self, Announcement, Connection, Schema, Store};
 
 /// How often to look for what another process changed.
 const POLL: Duration = Duration::from_secs(1);
@@ -107,6 +107,15 @@ impl Service {
     /// a URL that is none.
     pub async fn migrate(config: &DatabaseConfig) -> Result<(), Error> {
         store::migrate(config).await
+    }
+
+    /// How far the schema of a database is, without a change on a server.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::migrate`].
+    pub async fn schema(config: &DatabaseConfig) -> Result<Schema, Error> {
+        store::schema(config).await
     }
 
     /// What it was opened with.

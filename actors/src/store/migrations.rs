@@ -39,6 +39,32 @@ fn postgres_steps() -> Migrator {
     steps
 }
 
+/// How far the schema of a database is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schema {
+    /// The last step that was taken, if any was.
+    pub found: Option<i64>,
+    /// The step that this program needs.
+    pub needed: i64,
+}
+
+/// How far the schema of a server is. That of a file is up to date once it is open.
+pub(crate) async fn schema(config: &DatabaseConfig) -> Result<Schema, Error> {
+    match config {
+        DatabaseConfig::Sqlite { path } => {
+            sqlite::Sqlite::open(path).await?;
+            let needed = last(&sqlite_steps());
+            Ok(Schema { found: Some(needed), needed })
+        }
+        DatabaseConfig::Postgres(config) => {
+            let mut connection = postgres::connect(config).await?;
+            let schema = schema_of_postgres(&mut connection).await?;
+            connection.close().await.map_err(failed("check the schema"))?;
+            Ok(schema)
+        }
+    }
+}
+
 /// Brings the schema up to date.
 pub(crate) async fn migrate(config: &DatabaseConfig) -> Result<(), Error> {
     match config {
@@ -77,6 +103,14 @@ pub(super) async fn migrate_sqlite(connection: &mut SqliteConnection) -> Result<
 
 /// Fails where the schema on a server lacks a step that this program needs.
 pub(super) async fn check_postgres(connection: &mut PgConnection) -> Result<(), Error> {
+    let Schema { found, needed } = schema_of_postgres(connection).await?;
+    if found.unwrap_or(0) < needed {
+        return Err(Error::NotMigrated { found, needed });
+    }
+    Ok(())
+}
+
+async fn schema_of_postgres(connection: &mut PgConnection) -> Result<Schema, Error> {
     let checked = failed("check the schema");
     let exists: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
         .fetch_one(&mut *connection)
@@ -89,11 +123,11 @@ pub(super) async fn check_postgres(connection: &mut PgConnection) -> Result<(), 
             .await
             .map_err(&checked)?;
     }
-    let needed = postgres_steps().iter().map(|step| step.version).max().unwrap_or(0);
-    if found.unwrap_or(0) < needed {
-        return Err(Error::NotMigrated { found, needed });
-    }
-    Ok(())
+    Ok(Schema { found, needed: last(&postgres_steps()) })
+}
+
+fn last(steps: &Migrator) -> i64 {
+    steps.iter().map(|step| step.version).max().unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ use futures_util::future::BoxFuture;
 
 pub(crate) use announcements::{Announcement, Heard};
 pub(crate) use dialect::{Fields, failed};
-pub(crate) use migrations::migrate;
+pub use migrations::Schema;
+pub(crate) use migrations::{migrate, schema};
 pub(crate) use sql::{Connection, sql};
 
 use crate::clock::Time;

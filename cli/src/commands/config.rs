@@ -1,11 +1,18 @@
 //! `abax config check`
 
+use std::time::Duration;
+
+use abax_actors::{Chain, Clock, Service};
+use anyhow::Context as _;
 use serde_json::json;
 
-use crate::args::{self, ConfigVerb, Format};
-use crate::config::{Effective, Said};
+use crate::args::{self, ConfigCheck, ConfigVerb, Format};
+use crate::config::{Effective, Role, Said, Settings};
 use crate::exit::Silent;
 use crate::output::{self, Table};
+
+/// How long `--connect` waits for a server.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// `abax config …`
 ///
@@ -14,17 +21,69 @@ use crate::output::{self, Table};
 /// Something is wrong with the settings; all of it is on standard error then.
 pub(crate) fn run(said: &Said, args: &args::Config) -> anyhow::Result<()> {
     let ConfigVerb::Check(args) = &args.verb;
-    let effective = said.effective();
-    match args.format {
-        Format::Table => print(&effective)?,
+    print(&said.effective(), args.format)?;
+    let mut problems = said.problems().to_vec();
+    if problems.is_empty() {
+        match said.settings() {
+            Ok(settings) => problems.extend(check(&settings, args)?),
+            Err(error) => problems.push(format!("{error:#}")),
+        }
+    }
+    for problem in &problems {
+        output::note(&format!("abax: {problem}\n"))?;
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Silent(1).into()) }
+}
+
+/// The problems of settings that can be used one by one; warnings are written
+/// down at once.
+fn check(settings: &Settings, args: &ConfigCheck) -> anyhow::Result<Vec<String>> {
+    let found = settings.check(args.role.map(|role| match role {
+        args::Role::Serve => Role::Serve,
+        args::Role::Api => Role::Api,
+        args::Role::Worker => Role::Worker,
+        args::Role::Migrate => Role::Migrate,
+    }));
+    for warning in &found.warnings {
+        output::note(&format!("abax: warning: {warning}\n"))?;
+    }
+    let mut problems = found.problems;
+    // What is missing already need not fail once more.
+    if args.connect && problems.is_empty() {
+        problems.extend(connect(settings)?);
+    }
+    Ok(problems)
+}
+
+/// Tries the database, and the broker with it.
+fn connect(settings: &Settings) -> anyhow::Result<Option<String>> {
+    let config = abax_actors::Config::new(settings.database()?, settings.queue()?);
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("could not start the I/O loop")?;
+    tokio.block_on(async {
+        let opened = tokio::time::timeout(PATIENCE, Service::open(config, Clock::system())).await;
+        Ok(match opened {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(format!("database.url: {}", Chain(&error))),
+            Err(_) => Some(format!(
+                "database.url: the server did not answer within {} s",
+                PATIENCE.as_secs()
+            )),
+        })
+    })
+}
+
+fn print(effective: &[Effective], format: Format) -> anyhow::Result<()> {
+    match format {
         Format::Json => {
             let all: serde_json::Map<_, _> = effective
                 .iter()
                 .map(|one| {
-                    let value = one.value.as_ref().map(|_| one.shown());
                     let setting = one.setting;
                     let it = json!({
-                        "value": value,
+                        "value": one.value.as_ref().map(|_| one.shown()),
                         "from": one.origin.to_string(),
                         "environment": setting.env,
                         "flags": setting.flags,
@@ -35,25 +94,13 @@ pub(crate) fn run(said: &Said, args: &args::Config) -> anyhow::Result<()> {
                 .collect();
             output::json(&all)?;
         }
-    }
-    let mut problems = said.problems().to_vec();
-    if problems.is_empty() {
-        match said.settings() {
-            Ok(settings) => problems.extend(settings.check()),
-            Err(error) => problems.push(format!("{error:#}")),
+        Format::Table => {
+            let mut table = Table::new(["SETTING", "VALUE", "FROM"]);
+            for one in effective {
+                table.row([one.setting.key.to_owned(), one.shown(), one.origin.to_string()]);
+            }
+            table.print()?;
         }
     }
-    for problem in &problems {
-        output::note(&format!("abax: {problem}\n"))?;
-    }
-    if problems.is_empty() { Ok(()) } else { Err(Silent(1).into()) }
-}
-
-fn print(effective: &[Effective]) -> anyhow::Result<()> {
-    let mut table = Table::new(["SETTING", "VALUE", "FROM"]);
-    for one in effective {
-        table.row([one.setting.key.to_owned(), one.shown(), one.origin.to_string()]);
-    }
-    table.print()?;
     Ok(())
 }

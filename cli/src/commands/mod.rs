@@ -4,7 +4,7 @@ mod actor;
 mod config;
 mod container;
 mod image;
-mod serve;
+mod service;
 mod token;
 mod version;
 
@@ -26,10 +26,14 @@ pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
         return config::run(&said, args).map(|()| 0);
     }
     let settings = said.settings()?;
-    let service = matches!(command, Command::Serve(_)).then_some("abax");
+    let service = match command {
+        Command::Serve(_) => Some("abax"),
+        Command::Api(_) => Some("abax-api"),
+        Command::Worker(_) => Some("abax-worker"),
+        _ => None,
+    };
     telemetry::init(&settings, service)?;
-    let by_http = matches!(command, Command::Actor(_) | Command::Token(_) | Command::Version(_));
-    if !by_http && !nix::unistd::geteuid().is_root() {
+    if needs_root(command) && !nix::unistd::geteuid().is_root() {
         bail!("this needs root, to make containers and to unpack images; try it with sudo");
     }
     match command {
@@ -42,11 +46,27 @@ pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
         Command::Import(args) => image::import::run(&settings, args),
         Command::Tag(args) => image::tag::run(&settings, args),
         Command::Rmi(args) => image::rmi::run(&settings, args),
-        Command::Serve(_) => serve::run(&settings),
+        Command::Serve(_) => service::serve::run(&settings),
+        Command::Api(_) => service::api::run(&settings),
+        Command::Worker(_) => service::worker::run(&settings),
+        Command::Migrate(args) => service::migrate::run(&settings, args),
         Command::Token(args) => token::run(&settings, args),
         Command::Actor(args) => actor::run(&settings, args),
         Command::Version(args) => version::run(args),
         Command::Config(_) => Ok(()),
     }
     .map(|()| 0)
+}
+
+/// Whether the verb makes containers or unpacks images.
+fn needs_root(command: &Command) -> bool {
+    !matches!(
+        command,
+        Command::Actor(_)
+            | Command::Api(_)
+            | Command::Config(_)
+            | Command::Migrate(_)
+            | Command::Token(_)
+            | Command::Version(_)
+    )
 }

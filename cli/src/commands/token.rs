@@ -5,27 +5,24 @@ use std::time::Duration;
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 
-use crate::args::{self, Role};
-use crate::commands::serve;
+use crate::args::{self, TokenRole};
+use crate::commands::service::keys;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::output;
 
 pub(crate) fn run(settings: &Settings, args: &args::Token) -> anyhow::Result<()> {
     let lifetime = lifetime(&args.lifetime)?;
-    let data = settings.data();
-    let keys = serve::existing_keys(&data)
-        .with_context(|| format!("could not read the signing key in {}", data.display()))?
-        .with_context(|| {
-            format!(
-                "there is no signing key in {}; `abax serve` makes one on its first start \
-                 (name its directory with --data or --root)",
-                data.display()
-            )
-        })?;
+    let keys = keys::existing(settings)?.with_context(|| {
+        format!(
+            "there is no signing key in {}; `abax serve` makes one on its first start (name its \
+             directory with --data or --root, or a shared key with --signing-key)",
+            settings.data().display()
+        )
+    })?;
     let roles: &[&str] = match args.role {
-        Role::Admin => &["admin"],
-        Role::User => &[],
+        TokenRole::Admin => &["admin"],
+        TokenRole::User => &[],
     };
     let token = keys.mint(&args.user, &args.tenant, roles, lifetime);
     // The token alone: `export TOKEN=$(abax token)`.

@@ -1,27 +1,167 @@
-//! What single settings cannot show: whether they go together.
+//! What single settings cannot show: whether they go together, and whether the
+//! files that they name can be used.
 
-use super::Settings;
+use std::path::Path;
+
+use super::secret::{Warning, read_secret, readable_by_all};
+use super::sources::has_password;
+use super::{Settings, check_certificates};
+
+/// Which process the settings are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Serve,
+    Api,
+    Worker,
+    Migrate,
+}
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    /// With these the process cannot work.
+    pub(crate) problems: Vec<String>,
+    /// With these it can, and should not.
+    pub(crate) warnings: Vec<Warning>,
+}
 
 impl Settings {
-    /// All that does not go together.
-    pub(crate) fn check(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+    /// Looks at everything, for a process of `role` if one is named.
+    pub(crate) fn check(&self, role: Option<Role>) -> Findings {
+        let mut found = Findings::default();
+        self.check_servers(&mut found);
         if self.service.bridge == self.network.bridge {
-            problems.push(
+            found.problems.push(
                 "service.bridge and network.bridge are the same; executions need a bridge of their own"
                     .to_owned(),
             );
         }
         let (ours, theirs) = (self.service.subnet, self.network.subnet);
         if ours.contains(&theirs) || theirs.contains(&ours) {
-            problems.push(format!(
+            found.problems.push(format!(
                 "service.subnet {ours} and network.subnet {theirs} overlap; choose two that do not"
             ));
         }
         if !self.service.queues.iter().any(|queue| queue == "default") {
-            problems
+            found
+                .problems
                 .push("service.queues lacks default, which actors have that name none".to_owned());
         }
-        problems
+        if let Some(path) = &self.api.signing_key_file {
+            check_key(path, &mut found);
+        }
+        if let Some(role) = role {
+            let missing = self.missing(role);
+            found.problems.extend(missing);
+        }
+        found
     }
+
+    fn check_servers(&self, found: &mut Findings) {
+        let (database, queue) = (&self.database, &self.queue);
+        for (section, url, password_file, ca_file) in [
+            ("database", &database.url, &database.password_file, &database.ca_file),
+            ("queue", &queue.url, &queue.password_file, &queue.ca_file),
+        ] {
+            if let Some(path) = password_file {
+                match read_secret(path) {
+                    Ok((_, warning)) => found.warnings.extend(warning),
+                    Err(error) => {
+                        found.problems.push(format!("{section}.password_file: {error:#}"))
+                    }
+                }
+            }
+            if let Some(path) = ca_file
+                && let Err(error) = check_certificates(path)
+            {
+                found.problems.push(format!("{section}.ca_file: {error:#}"));
+            }
+            match url {
+                None if password_file.is_some() || ca_file.is_some() => found.warnings.push(
+                    format!("{section}.url is not set, so the rest of [{section}] is not used"),
+                ),
+                Some(url) if has_password(url) => found.warnings.push(format!(
+                    "{section}.url has a password in it, which processes and logs may show; \
+                     put it into a file that {section}.password_file names"
+                )),
+                _ => {}
+            }
+        }
+        if queue.url.is_some() && database.url.is_none() {
+            found.problems.push(
+                "queue.url is set and database.url is not: RabbitMQ needs PostgreSQL beside it"
+                    .to_owned(),
+            );
+        }
+        if let Some(url) = &database.url
+            && !is_loopback(url)
+            && !url.contains("sslmode=verify-full")
+        {
+            found.warnings.push(
+                "database.url does not ask for a checked certificate; add ?sslmode=verify-full"
+                    .to_owned(),
+            );
+        }
+        if let Some(url) = &queue.url
+            && !is_loopback(url)
+            && !url.starts_with("amqps:")
+        {
+            found.warnings.push(
+                "queue.url crosses the network without TLS; write amqps:// if the broker has it"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// What a process of `role` needs and was not given.
+    pub(crate) fn missing(&self, role: Role) -> Vec<String> {
+        let mut missing = Vec::new();
+        let name = match role {
+            Role::Serve => return missing,
+            Role::Api => "abax api",
+            Role::Worker => "abax worker",
+            Role::Migrate => "abax migrate",
+        };
+        if self.database.url.is_none() {
+            missing.push(format!(
+                "{name} needs database.url (ABAX_DATABASE_URL), a PostgreSQL server that all \
+                 processes share; for one machine without one there is `abax serve`"
+            ));
+        }
+        if matches!(role, Role::Api | Role::Worker) && self.api.signing_key_file.is_none() {
+            missing.push(format!(
+                "{name} needs api.signing_key_file (ABAX_API_SIGNING_KEY_FILE), the same key in \
+                 all processes; `openssl rand -out signing.key 32` makes one"
+            ));
+        }
+        if matches!(role, Role::Api | Role::Worker) && self.api.public_url.is_none() {
+            missing.push(format!(
+                "{name} needs api.public_url (ABAX_API_PUBLIC_URL), the address at which users \
+                 and executions reach the service"
+            ));
+        }
+        missing
+    }
+}
+
+fn check_key(path: &Path, found: &mut Findings) {
+    match std::fs::read(path) {
+        Ok(key) => {
+            if let Err(error) = abax_api::Keys::new(&key) {
+                found.problems.push(format!("api.signing_key_file: {}: {error}", path.display()));
+            }
+        }
+        Err(error) => found
+            .problems
+            .push(format!("api.signing_key_file: could not read {}: {error}", path.display())),
+    }
+    if let Ok(metadata) = std::fs::metadata(path) {
+        found.warnings.extend(readable_by_all(path, &metadata));
+    }
+}
+
+fn is_loopback(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| {
+        url.host_str().is_none_or(|h| h == "localhost" || h.starts_with("127.") || h == "[::1]")
+    })
 }

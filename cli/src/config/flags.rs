@@ -31,8 +31,12 @@ pub(super) fn given(global: &Global, command: &Command) -> Vec<Flag> {
     }
     match command {
         Command::Serve(args) => serve(&mut all, args),
+        Command::Api(args) => api(&mut all, args),
+        Command::Worker(args) => worker(&mut all, args),
+        Command::Migrate(args) => all.text("database.url", "--database", &args.database),
         Command::Token(args) => {
             all.path("service.data", "--data", &args.data);
+            all.path("api.signing_key_file", "--signing-key", &args.signing_key);
         }
         Command::Actor(args) => all.path("service.data", "--data", &args.server.data),
         _ => {}
@@ -41,6 +45,7 @@ pub(super) fn given(global: &Global, command: &Command) -> Vec<Flag> {
 }
 
 fn serve(all: &mut Flags, args: &args::Serve) {
+    all.servers(&args.servers);
     all.text("service.listen", "--listen", &args.listen);
     all.text("service.public_url", "--public-url", &args.public_url);
     all.path("service.data", "--data", &args.data);
@@ -48,6 +53,25 @@ fn serve(all: &mut Flags, args: &args::Serve) {
     all.whole("service.drain_seconds", "--drain", args.drain);
     all.whole("service.time_limit_seconds", "--time-limit", args.time_limit);
     all.text("service.memory", "--memory", &args.memory);
+    all.ports("service.host_ports", "--host-port", &args.host_ports);
+}
+
+fn api(all: &mut Flags, args: &args::Api) {
+    all.servers(&args.servers);
+    all.text("api.listen", "--listen", &args.listen);
+    all.text("api.public_url", "--public-url", &args.public_url);
+    all.path("api.signing_key_file", "--signing-key", &args.signing_key);
+    all.whole("api.drain_seconds", "--drain", args.drain);
+}
+
+fn worker(all: &mut Flags, args: &args::Worker) {
+    all.servers(&args.servers);
+    all.path("api.signing_key_file", "--signing-key", &args.signing_key);
+    all.text("worker.name", "--name", &args.name);
+    all.whole("worker.slots", "--slots", args.slots);
+    all.whole("worker.drain_seconds", "--drain", args.drain);
+    all.text("worker.metrics_listen", "--metrics-listen", &args.metrics_listen);
+    all.whole("service.time_limit_seconds", "--time-limit", args.time_limit);
     all.ports("service.host_ports", "--host-port", &args.host_ports);
 }
 
@@ -81,6 +105,11 @@ impl Flags {
             self.add(key, flag, Value::Array(ports));
         }
     }
+
+    fn servers(&mut self, args: &args::Servers) {
+        self.text("database.url", "--database", &args.database);
+        self.text("queue.url", "--queue", &args.queue);
+    }
 }
 
 #[cfg(test)]
@@ -100,8 +129,9 @@ mod tests {
                     line.push("list");
                 }
                 let known = |value: &&&str| setting.kind.read(value).is_some();
-                let samples = ["127.0.0.1:1", "7", "json", "a", "512m", "1.5", "http://h"];
-                let value = samples.iter().chain(&["info"]).find(known);
+                let samples =
+                    ["127.0.0.1:1", "7", "json", "a", "512m", "1.5", "http://h", "amqp://h"];
+                let value = samples.iter().chain(&["postgres://h/d", "info"]).find(known);
                 line.push(name);
                 line.push(value.unwrap());
                 let parsed = args::Abax::try_parse_from(&line).unwrap_or_else(|e| panic!("{e}"));

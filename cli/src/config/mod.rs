@@ -8,6 +8,8 @@ mod sources;
 
 mod flags;
 
+mod secret;
+
 mod check;
 
 use std::net::SocketAddr;
@@ -21,6 +23,8 @@ use ipnet::Ipv4Net;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+pub(crate) use check::Role;
+pub(crate) use secret::readable_by_all;
 pub(crate) use sources::Effective;
 
 use crate::args::{Command, Global};
@@ -37,7 +41,11 @@ pub(crate) struct Settings {
     pub(crate) ca_bundle: Option<PathBuf>,
     pub(crate) log: Log,
     pub(crate) traces: Traces,
+    pub(crate) database: Database,
+    pub(crate) queue: Queue,
     pub(crate) service: Service,
+    pub(crate) api: Api,
+    pub(crate) worker: Worker,
     network: Network,
     pub(crate) registries: RegistriesConfig,
 }
@@ -57,6 +65,26 @@ pub(crate) struct Traces {
     pub(crate) otlp_endpoint: Option<String>,
 }
 
+/// `[database]`: PostgreSQL; SQLite where it has no `url`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Database {
+    pub(crate) url: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) connections: u32,
+}
+
+/// `[queue]`: RabbitMQ; the database where it has no `url`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Queue {
+    pub(crate) url: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) prefix: String,
+}
+
 /// `[service]`: what all processes of the service go by, and what `abax serve` is told.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,9 +102,30 @@ pub(crate) struct Service {
     pub(crate) cpus: Option<f64>,
     pub(crate) pids: Option<u64>,
     pub(crate) log_limit_bytes: u64,
+    pub(crate) execution_retention_days: Option<u64>,
     pub(crate) host_ports: Vec<u16>,
     pub(crate) bridge: String,
     pub(crate) subnet: Ipv4Net,
+}
+
+/// `[api]`: what `abax api` is told beside that.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Api {
+    pub(crate) listen: SocketAddr,
+    pub(crate) public_url: Option<String>,
+    pub(crate) signing_key_file: Option<PathBuf>,
+    pub(crate) drain_seconds: u64,
+}
+
+/// `[worker]`: what `abax worker` is told beside that.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Worker {
+    pub(crate) name: Option<String>,
+    pub(crate) slots: Option<usize>,
+    pub(crate) drain_seconds: u64,
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 /// `[network]`: the bridge that `run` and `build` put containers on.
@@ -238,6 +287,7 @@ mod tests {
         let defaults = Settings::of(&Sources::default()).unwrap();
         assert_eq!(defaults.root, Path::new("/var/lib/abax"));
         assert_eq!(defaults.data(), Path::new("/var/lib/abax/service"));
+        assert_eq!(defaults.api.listen, defaults.service.listen);
         // The runtime has defaults of its own, which must be those of the table.
         let runtime = RegistriesConfig::default();
         assert_eq!(format!("{:?}", defaults.registries), format!("{runtime:?}"));
@@ -249,6 +299,10 @@ mod tests {
             "root = \"/srv/abax\"\n\
              [log]\nlevel = \"debug\"\nformat = \"json\"\n\
              [traces]\notlp_endpoint = \"http://collector:4318\"\n\
+             [database]\nurl = \"postgres://abax@db/abax\"\npassword_file = \"/p\"\n\
+             ca_file = \"/c\"\nconnections = 4\n\
+             [queue]\nurl = \"amqps://abax@mq/abax\"\npassword_file = \"/p\"\nca_file = \"/c\"\n\
+             prefix = \"lab\"\n\
              [registries]\nplain_http = [\"localhost:5000\"]\nca_bundle = \"/c\"\n\
              docker_config = \"/d\"\nparallel_downloads = 1\nattempts = 2\n\
              retry_delay_milliseconds = 1\ntimeout_seconds = 2\n\
@@ -257,7 +311,11 @@ mod tests {
              [service]\nlisten = \"0.0.0.0:80\"\nslots = 3\ndrain_seconds = 5\nlease_seconds = 60\nqueues = [\"a\"]\n\
              time_limit_seconds = 60\nmemory = \"1g\"\ncpus = 2\npids = 100\n\
              log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
-             host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n",
+             execution_retention_days = 30\n\
+             host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
+             [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example\"\n\
+             signing_key_file = \"/k\"\ndrain_seconds = 1\n\
+             [worker]\nname = \"w\"\nslots = 1\ndrain_seconds = 2\nmetrics_listen = \"127.0.0.1:9\"\n",
         );
         assert!(sources.problems.is_empty(), "{:?}", sources.problems);
         for effective in sources.effective() {

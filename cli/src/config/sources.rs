@@ -75,6 +75,13 @@ pub(crate) fn redacted(address: &str) -> String {
     url.into()
 }
 
+/// Whether a password stands in the address.
+pub(crate) fn has_password(address: &str) -> bool {
+    reqwest::Url::parse(address).is_ok_and(|url| {
+        url.password().is_some() || url.query_pairs().any(|(name, _)| name == "password")
+    })
+}
+
 /// One value for each setting, and all that is wrong with what was said.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
@@ -262,7 +269,7 @@ mod tests {
             "x.toml: rooot is not a setting; did you mean root?",
             "x.toml: service.memroy is not a setting; did you mean service.memory?",
             "x.toml: service.slots is 0; it must be a whole number from 1 to 400",
-            "x.toml: network.listen is not a setting; did you mean service.listen?",
+            "x.toml: network.listen is not a setting; did you mean api.listen?",
             "ABAX_PUBLIC_URL: service.public_url is not understood; it must be an address like http",
         ] {
             assert!(problems.contains(part), "no {part:?} in:\n{problems}");
@@ -281,8 +288,10 @@ mod tests {
             "postgres://abax@db/abax?password=s3cret&sslmode=verify-full",
             "amqps://abax:s3cret@mq/%2f",
         ] {
+            assert!(has_password(address), "{address}");
             assert!(!redacted(address).contains("s3cret"), "{address}");
         }
+        assert!(!has_password("postgres://abax@db/abax"));
         assert_eq!(redacted("amqp://abax@mq:5672/%2f"), "amqp://abax@mq:5672/%2f");
     }
 }

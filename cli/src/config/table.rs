@@ -67,6 +67,24 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
     "traces.otlp_endpoint" "ABAX_TRACES_OTLP_ENDPOINT" [] Url(&["http", "https"]), Words("no traces"),
         "Where spans go by OTLP over HTTP, as `http://HOST:4318`; `OTEL_EXPORTER_OTLP_ENDPOINT` stands above it.";
 
+    "database.url" "ABAX_DATABASE_URL" ["serve --database", "api --database", "worker --database", "migrate --database"] Url(&["postgres", "postgresql"]), Words("SQLite in `service.data`"),
+        "The PostgreSQL server, as `postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full`.";
+    "database.password_file" "ABAX_DATABASE_PASSWORD_FILE" [] Path, Words("no password"),
+        "A file with the password and nothing else.";
+    "database.ca_file" "ABAX_DATABASE_CA_FILE" [] Path, Words("the system's"),
+        "Certificates (PEM) that the server's own is checked against, beside the system's.";
+    "database.connections" "ABAX_DATABASE_CONNECTIONS" [] Whole(2, 1000), Value("16"),
+        "Connections of one process to PostgreSQL, at most.";
+
+    "queue.url" "ABAX_QUEUE_URL" ["serve --queue", "api --queue", "worker --queue"] Url(&["amqp", "amqps"]), Words("the database"),
+        "The RabbitMQ server, as `amqps://USER@HOST:PORT/VHOST`; needs `database.url`.";
+    "queue.password_file" "ABAX_QUEUE_PASSWORD_FILE" [] Path, Words("no password"),
+        "A file with the password and nothing else.";
+    "queue.ca_file" "ABAX_QUEUE_CA_FILE" [] Path, Words("the system's"),
+        "Certificates (PEM) that the server's own is checked against, beside the system's.";
+    "queue.prefix" "ABAX_QUEUE_PREFIX" [] Text, Value("abax"),
+        "What the names of all queues begin with; the same in all processes of a site.";
+
     "service.listen" "ABAX_LISTEN" ["serve --listen"] Address, Value("127.0.0.1:8000"),
         "Where `abax serve` listens; port 0 takes a free one.";
     "service.public_url" "ABAX_PUBLIC_URL" ["serve --public-url"] Url(&["http", "https"]), Words("`http://` and the address"),
@@ -83,7 +101,7 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "The queues (classes of hosts) that an actor may name; `default`, which the others have, must be one.";
     "service.max_attempts" "ABAX_SERVICE_MAX_ATTEMPTS" [] Whole(1, 100), Value("3"),
         "How often an execution is tried when its host dies.";
-    "service.time_limit_seconds" "ABAX_SERVICE_TIME_LIMIT_SECONDS" ["serve --time-limit"] Whole(1, MAX), Words("no limit"),
+    "service.time_limit_seconds" "ABAX_SERVICE_TIME_LIMIT_SECONDS" ["serve --time-limit", "worker --time-limit"] Whole(1, MAX), Words("no limit"),
         "The longest that an execution may run.";
     "service.memory" "ABAX_SERVICE_MEMORY" ["serve --memory"] Size, Words("no limit"),
         "Memory of an execution whose actor sets none.";
@@ -93,12 +111,32 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "Processes and threads of an execution, beside the bound that all share.";
     "service.log_limit_bytes" "ABAX_SERVICE_LOG_LIMIT_BYTES" [] Whole(1, 1 << 32), Value("1000000"),
         "What is kept of an execution's output.";
-    "service.host_ports" "ABAX_SERVICE_HOST_PORTS" ["serve --host-port"] Ports, Value(""),
+    "service.execution_retention_days" "ABAX_SERVICE_EXECUTION_RETENTION_DAYS" [] Whole(1, 36_500), Words("for ever"),
+        "How long executions that have ended are kept.";
+    "service.host_ports" "ABAX_SERVICE_HOST_PORTS" ["serve --host-port", "worker --host-port"] Ports, Value(""),
         "Ports of the host's loopback that executions reach, at `host.abax.internal`.";
     "service.bridge" "ABAX_SERVICE_BRIDGE" [] Text, Value("abax1"),
         "The bridge of executions; they cannot see each other there.";
     "service.subnet" "ABAX_SERVICE_SUBNET" [] Subnet, Value("172.30.0.0/16"),
         "Its addresses.";
+
+    "api.listen" "ABAX_API_LISTEN" ["api --listen"] Address, Of("service.listen"),
+        "Where `abax api` listens.";
+    "api.public_url" "ABAX_API_PUBLIC_URL" ["api --public-url"] Url(&["http", "https"]), Of("service.public_url"),
+        "As `service.public_url`; `abax api` and `abax worker` need one of the two.";
+    "api.signing_key_file" "ABAX_API_SIGNING_KEY_FILE" ["api --signing-key", "worker --signing-key", "token --signing-key"] Path, Words("`service.data`/signing.key, for `abax serve`"),
+        "The key of access tokens, at least 32 random bytes; the same file in all api and worker processes.";
+    "api.drain_seconds" "ABAX_API_DRAIN_SECONDS" ["api --drain"] Whole(0, DAY), Value("20"),
+        "How long a stop waits for open requests.";
+
+    "worker.name" "ABAX_WORKER_NAME" ["worker --name"] Text, Words("the host's name"),
+        "What the host is called; no two hosts of a site may have the same.";
+    "worker.slots" "ABAX_WORKER_SLOTS" ["worker --slots"] Whole(1, 400), Of("service.slots"),
+        "Executions that `abax worker` runs at once.";
+    "worker.drain_seconds" "ABAX_WORKER_DRAIN_SECONDS" ["worker --drain"] Whole(0, DAY), Of("service.drain_seconds"),
+        "As `service.drain_seconds`, for `abax worker`.";
+    "worker.metrics_listen" "ABAX_WORKER_METRICS_LISTEN" ["worker --metrics-listen"] Address, Words("nowhere"),
+        "Where `abax worker` answers `/metrics`, `/healthz` and `/readyz`.";
 
     "network.bridge" "ABAX_NETWORK_BRIDGE" [] Text, Value("abax0"),
         "The bridge of `abax run` and `abax build`.";

@@ -21,6 +21,8 @@ pub struct Machine {
     directory: tempfile::TempDir,
     bridges: [String; 2],
     subnets: [String; 2],
+    /// What commands have as `TOKEN`.
+    pub token: Option<String>,
     /// Containers that were seen: their control groups have no other trace of us.
     containers: Mutex<BTreeSet<String>>,
 }
@@ -49,7 +51,7 @@ impl Machine {
             root = directory.path().join("root").display(),
         );
         std::fs::write(directory.path().join("abax.toml"), settings).unwrap();
-        Self { directory, bridges, subnets, containers: Mutex::default() }
+        Self { directory, bridges, subnets, token: None, containers: Mutex::default() }
     }
 
     /// One with an image `busybox`.
@@ -79,6 +81,9 @@ impl Machine {
             .env_remove("ABAX_ROOT")
             .env_remove("ABAX_SERVER")
             .stdin(Stdio::null());
+        if let Some(token) = &self.token {
+            command.env("TOKEN", token);
+        }
         command
     }
 
@@ -119,14 +124,30 @@ impl Machine {
     }
 
     pub fn serve_with(&self, arguments: &[&str]) -> Served<'_> {
-        let log = self.path("serve.log");
+        self.start("serve", arguments, "serve.log", "listens on ")
+    }
+
+    /// `abax api`, once it listens.
+    pub fn api(&self, log: &str) -> Served<'_> {
+        self.start("api", &[], log, "listens on ")
+    }
+
+    /// `abax worker`, once it takes messages.
+    pub fn worker(&self, arguments: &[&str]) -> Served<'_> {
+        self.start("worker", arguments, "worker.log", " takes messages")
+    }
+
+    /// A process of the service, once it has said `sign`; what follows that on
+    /// its line is its URL.
+    fn start(&self, verb: &str, arguments: &[&str], log: &str, sign: &str) -> Served<'_> {
+        let log = self.path(log);
         let config = self.path("abax.toml");
-        let mut all = vec!["--config", config.to_str().unwrap(), "serve"];
+        let mut all = vec!["--config", config.to_str().unwrap(), verb];
         all.extend(arguments);
         let mut process = Process::start(env!("CARGO_BIN_EXE_abax"), &all, &log).unwrap();
         let url = process
             .wait_for_output(|text| {
-                let (_, rest) = text.split_once("listens on ")?;
+                let (_, rest) = text.split_once(sign)?;
                 let (url, _) = rest.split_once('\n')?;
                 Some(url.to_owned())
             })

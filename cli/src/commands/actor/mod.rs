@@ -63,7 +63,7 @@ fn token(server: &args::Server, data: &Path) -> anyhow::Result<Option<SecretStri
                 .is_some_and(|h| h == "localhost" || h.starts_with("127.") || h == "[::1]")
         })
     });
-    let path = data.join(crate::commands::serve::ADMIN_TOKEN);
+    let path = data.join(crate::commands::service::keys::ADMIN_TOKEN);
     match std::fs::read_to_string(&path) {
         Ok(token) if local => Ok(Some(SecretString::from(token.trim().to_owned()))),
         Ok(_) => Ok(None),

@@ -1,0 +1,61 @@
+//! `abax api`: the HTTP interface and the upkeep of the database, in any number
+//! of processes; no containers, no root.
+
+use std::time::Duration;
+
+use abax_api::App;
+use anyhow::Context as _;
+use tracing::info;
+
+use super::wait::OldSchema;
+use super::{keys, listen, needed, notify, parts, signals, wait};
+use crate::config::{Role, Settings};
+use crate::telemetry;
+
+/// What is answered while there is no database.
+const WAITING: &str = "The service waits for its database; try again in a moment.";
+
+/// Serves until SIGINT or SIGTERM.
+///
+/// # Errors
+///
+/// The process could not start, or failed.
+pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
+    needed(settings, Role::Api)?;
+    let api = &settings.api;
+    let listener = listen::bind(api.listen, "--listen")?;
+    let address = listener.local_addr().context("could not read our own address")?;
+    let keys = keys::shared(settings)?;
+    let public_url = api.public_url.clone().unwrap_or_default();
+    let of_actors = parts::actors(settings, public_url.clone())?;
+    let of_api = abax_api::Config {
+        listen: address,
+        api_server: Some(public_url),
+        drain: Duration::from_secs(api.drain_seconds),
+        ..abax_api::Config::default()
+    };
+
+    let tokio = parts::io_loop()?;
+    let ended = tokio.block_on(async {
+        let traces = telemetry::export_traces();
+        let stop = signals::stop_on_signals()?;
+        let listener = listen::of_tokio(listener)?;
+        listen::announce(settings, address)?;
+        notify::ready(&format!("listening on http://{address}"));
+        let service = tokio::select! {
+            opened = wait::open(of_actors, OldSchema::Wait) => opened?,
+            never = abax_api::serve_waiting(&listener, WAITING) => match never {},
+            () = stop.cancelled() => return Ok(()),
+        };
+        notify::status(&format!("listening on http://{address}"));
+        let upkeep = parts::upkeep(&service, &stop);
+        let app = App::new(service, keys, of_api)?;
+        let ended = abax_api::serve(listener, app, stop).await.context("the API failed");
+        let ended = ended.and(upkeep.await.context("the upkeep failed"));
+        info!("stopped");
+        traces.finish().await;
+        ended
+    });
+    tokio.shutdown_timeout(Duration::from_secs(1));
+    ended
+}

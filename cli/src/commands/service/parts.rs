@@ -1,0 +1,118 @@
+//! The parts of a service process, each from the settings.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use abax_actors::{Claim, Service};
+use abax_api::Keys;
+use abax_runtime::cgroup::Limits;
+use abax_runtime::network::{BridgeConfig, Mode};
+use abax_worker::AccessTokens;
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::output;
+
+/// What executions get is good for as long as the longest of them.
+const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(4 * 3600);
+
+/// The domain's, with `api_server` for executions to call.
+///
+/// # Errors
+///
+/// A file that is named cannot be used.
+pub(super) fn actors(
+    settings: &Settings,
+    api_server: String,
+) -> anyhow::Result<abax_actors::Config> {
+    let service = &settings.service;
+    let mut config = abax_actors::Config::new(settings.database()?, settings.queue()?);
+    config.api_server = api_server;
+    config.queues.clone_from(&service.queues);
+    config.max_attempts = service.max_attempts;
+    config.max_log_bytes = service.log_limit_bytes;
+    config.execution_retention =
+        service.execution_retention_days.map(|days| Duration::from_secs(days * 86_400));
+    Ok(config)
+}
+
+/// The bridge of executions, which reach these ports of this machine's loopback.
+pub(super) fn bridge(settings: &Settings, host_ports: Vec<u16>) -> BridgeConfig {
+    BridgeConfig {
+        name: settings.service.bridge.clone(),
+        subnet: settings.service.subnet,
+        isolated: true,
+        host_ports,
+    }
+}
+
+/// Who runs executions, and for how long after a stop.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) name: String,
+    /// Whether all that an earlier process of this name had is known to be dead.
+    pub(super) alone: bool,
+    pub(super) slots: Option<usize>,
+    pub(super) drain_seconds: u64,
+}
+
+/// The worker's.
+///
+/// # Errors
+///
+/// A size that is none.
+pub(super) fn worker(
+    settings: &Settings,
+    host: Host,
+    bridge: BridgeConfig,
+    keys: Keys,
+) -> anyhow::Result<abax_worker::Config> {
+    let service = &settings.service;
+    let slots = match host.slots {
+        Some(slots) => NonZeroUsize::new(slots).context("no slots would run nothing")?,
+        None => std::thread::available_parallelism()
+            .unwrap_or(NonZeroUsize::MIN)
+            .saturating_mul(NonZeroUsize::new(4).expect("four is not zero")),
+    };
+    let mut config = abax_worker::Config::new(host.name, slots, Mode::Bridge(bridge));
+    config.alone = host.alone;
+    config.registries = settings.registries.clone();
+    config.drain = Duration::from_secs(host.drain_seconds);
+    config.lease = Duration::from_secs(service.lease_seconds);
+    config.renew = config.lease / 3;
+    config.time_limit = service.time_limit_seconds.map(Duration::from_secs);
+    config.log_limit_bytes = service.log_limit_bytes;
+    config.limits = Limits {
+        memory_bytes: service.memory.as_deref().map(output::parse_size).transpose()?,
+        nano_cpus: service.cpus.map(output::nano_cpus).transpose()?,
+        pids: service.pids,
+        ..Limits::default()
+    };
+    config.access_tokens = Some(AccessTokens::new(move |claim: &Claim| {
+        let (owner, tenant) = (&claim.actor.owner, claim.actor.tenant.as_str());
+        let token = keys.mint_for(&claim.key, owner, tenant, ACCESS_TOKEN_LIFETIME);
+        Some(token.expose_secret().to_owned())
+    }));
+    Ok(config)
+}
+
+/// The jobs that one process of all does at a time, until `stop`.
+pub(super) fn upkeep(service: &Service, stop: &CancellationToken) -> JoinHandle<()> {
+    let (service, stop) = (service.clone(), stop.clone());
+    tokio::spawn(async move { service.upkeep(stop).await })
+}
+
+/// The loop that all parts of the process run on.
+///
+/// # Errors
+///
+/// The kernel refuses threads.
+pub(super) fn io_loop() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("could not start the I/O loop")
+}

@@ -1,0 +1,104 @@
+//! `abax worker`: runs executions on this machine, one host of many.
+
+use std::time::Duration;
+
+use abax_runtime::container::Launcher;
+use anyhow::Context as _;
+use tracing::info;
+
+use super::lock::Lock;
+use super::wait::OldSchema;
+use super::{keys, listen, needed, notify, parts, signals, wait};
+use crate::config::{Role, Settings};
+use crate::telemetry;
+
+/// Below the state root.
+const LOCK: &str = "worker.lock";
+
+/// The state root, which is ours alone for as long as this lives.
+#[derive(Debug)]
+pub(super) struct OwnRoot {
+    _lock: Lock,
+    /// Whether the process that had the root before was the same host.
+    pub(super) alone: bool,
+}
+
+/// Takes the state root for the host that the settings name.
+///
+/// # Errors
+///
+/// Another worker uses it.
+pub(super) fn own_root(settings: &Settings) -> anyhow::Result<(String, OwnRoot)> {
+    let name = match &settings.worker.name {
+        Some(name) => name.clone(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let root = &settings.root;
+    std::fs::create_dir_all(root)
+        .with_context(|| format!("could not create {}", root.display()))?;
+    let mut lock = Lock::take(&root.join(LOCK), |process| {
+        format!(
+            "another worker (process {process}) uses {}; stop it, or name another directory with \
+             --root",
+            root.display()
+        )
+    })?;
+    // Who had this name and not this root may well be alive.
+    let alone = lock.note == name;
+    lock.leave(&name)?;
+    Ok((name, OwnRoot { _lock: lock, alone }))
+}
+
+/// Takes executions until SIGINT or SIGTERM, and lets those that run end.
+///
+/// # Errors
+///
+/// The worker could not start, or not register.
+pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
+    needed(settings, Role::Worker)?;
+    let keys = keys::shared(settings)?;
+    let public_url = settings.api.public_url.clone().unwrap_or_default();
+    let of_actors = parts::actors(settings, public_url)?;
+    let (name, root) = own_root(settings)?;
+
+    // The launcher while this process still has one thread.
+    let launcher = Launcher::start().context("could not start the launcher")?;
+    let bridge = parts::bridge(settings, settings.service.host_ports.clone());
+    let runtime = settings.open_swept_runtime()?;
+    // Now, so that what is wrong with it is said here, and no message waits for it.
+    runtime.bridge(&bridge).context("could not prepare the network")?;
+    let host = parts::Host {
+        name: name.clone(),
+        alone: root.alone,
+        slots: settings.worker.slots,
+        drain_seconds: settings.worker.drain_seconds,
+    };
+    let of_worker = parts::worker(settings, host, bridge, keys)?;
+    let metrics = settings
+        .worker
+        .metrics_listen
+        .map(|address| listen::bind(address, "--metrics-listen"))
+        .transpose()?;
+
+    let tokio = parts::io_loop()?;
+    let ended = tokio.block_on(async {
+        let traces = telemetry::export_traces();
+        let stop = signals::stop_on_signals()?;
+        let service = tokio::select! {
+            opened = wait::open(of_actors, OldSchema::Wait) => opened?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        if let Some(listener) = metrics {
+            let listener = listen::of_tokio(listener)?;
+            tokio::spawn(abax_api::serve_operations(listener, service.clone(), stop.clone()));
+        }
+        notify::ready(&format!("host {name} takes messages"));
+        let ended = abax_worker::run(service, runtime, launcher, of_worker, stop).await;
+        info!("stopped");
+        traces.finish().await;
+        Ok(ended?)
+    });
+    // As in `abax serve`.
+    tokio.shutdown_timeout(Duration::from_secs(1));
+    ended
+}

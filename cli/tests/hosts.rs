@@ -1,0 +1,274 @@
+//! Several processes on several hosts: a PostgreSQL that all share, two `abax
+//! api`, two `abax worker`. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
+
+mod machine;
+mod site;
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use machine::Served;
+use serde_json::Value;
+use site::{Queue, Site};
+
+fn the_quickstart_works_against_either_api(queue: Queue) {
+    let site = Site::new(queue);
+    let [one, two] = &site.hosts;
+    site.import_script("hello", "echo Contents of MSG: $MSG");
+    let (first, second) = (one.api("api-1.log"), one.api("api-2.log"));
+    let workers = [one.worker(&[]), two.worker(&[])];
+    first.ok(&["create", "--name", "greeter", "hello"]);
+    for (n, api) in [&first, &second, &first, &second].into_iter().enumerate() {
+        let text = format!("number {n}");
+        let printed = api.actor(&["send", "--wait", "greeter", &text]);
+        assert!(printed.success().contains(&format!("MSG: number {n}")), "{}", printed.stdout);
+        assert_eq!(api.json(&["list"])["actors"].as_array().map_or(1, Vec::len), 1);
+    }
+    let executions = second.json(&["executions", "greeter"]);
+    assert_eq!(executions["executions"].as_array().unwrap().len(), 4);
+    assert!(second.ok(&["logs", "greeter"]).contains("Contents of MSG"));
+    second.ok(&["rm", "greeter"]);
+    for worker in workers {
+        worker.stop(Duration::from_secs(20));
+    }
+    one.assert_clean();
+    two.assert_clean();
+}
+
+#[test]
+fn the_quickstart_works_against_either_api_with_the_database_as_queue() {
+    the_quickstart_works_against_either_api(Queue::Database);
+}
+
+/// Sends `count` messages, taking turns; the ids of the executions.
+fn send(apis: &[&Served<'_>], actor: &str, count: usize) -> Vec<String> {
+    (0..count).map(|n| apis[n % apis.len()].ok(&["send", actor, &format!("number {n}")])).collect()
+}
+
+/// Waits until all have ended, and looks at each.
+fn all_succeed(api: &Served<'_>, actor: &str, executions: &[String], limit: Duration) {
+    let deadline = Instant::now() + limit;
+    loop {
+        let list = api.json(&["executions", actor]);
+        let list = list["executions"].as_array().unwrap();
+        let ended = list.iter().filter(|e| e["status"] == "COMPLETE").count();
+        if ended == executions.len() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{ended} of {} have ended", executions.len());
+        thread::sleep(Duration::from_millis(200));
+    }
+    for (n, execution) in executions.iter().enumerate() {
+        let state = api.json(&["executions", actor, execution]);
+        assert_eq!(state["outcome"], "succeeded", "{state:#}");
+        let log = api.ok(&["logs", actor, execution]);
+        assert_eq!(log, format!("got number {n}"), "{state:#}");
+    }
+}
+
+fn a_killed_worker_is_taken_over(queue: Queue) {
+    const MESSAGES: usize = 24;
+    let site = Site::new(queue);
+    let [one, two] = &site.hosts;
+    site.import_script("works", "echo got $MSG; sleep 0.5");
+    let api = one.api("api.log");
+    let (first, second) = (one.worker(&[]), two.worker(&[]));
+    api.ok(&["create", "--name", "works", "--max-workers", "8", "works"]);
+    let accepted = send(&[&api], "works", MESSAGES);
+    machine::eventually("both hosts run something", || {
+        !one.containers().is_empty() && !two.containers().is_empty()
+    });
+    first.kill();
+    all_succeed(&api, "works", &accepted, Duration::from_secs(60));
+    // Its next start clears what it left, and knows that nothing of it lives.
+    let first = one.worker(&[]);
+    let more = send(&[&api], "works", 2);
+    api.wait_for("works", &more[1], |e| e["status"] == "COMPLETE");
+    first.stop(Duration::from_secs(20));
+    second.stop(Duration::from_secs(20));
+    one.assert_clean();
+    two.assert_clean();
+}
+
+#[test]
+fn a_killed_worker_is_taken_over_with_the_database_as_queue() {
+    a_killed_worker_is_taken_over(Queue::Database);
+}
+
+#[test]
+fn a_worker_that_stops_lets_short_executions_end_and_gives_long_ones_to_others() {
+    let site = Site::new(Queue::Database);
+    let [one, two] = &site.hosts;
+    site.import_script("works", "sleep $MSG; echo slept");
+    let api = one.api("api.log");
+    let first = one.worker(&["--drain", "4"]);
+    api.ok(&["create", "--name", "works", "works"]);
+    let short = api.ok(&["send", "works", "2"]);
+    let long = api.ok(&["send", "works", "1000"]);
+    for execution in [&short, &long] {
+        api.wait_for("works", execution, |e| e["phases"]["started"].is_string());
+    }
+    let second = two.worker(&[]);
+    first.stop(Duration::from_secs(20));
+    let state = api.wait_for("works", &short, |e| e["status"] == "COMPLETE");
+    assert_eq!((&state["outcome"], &state["attempt"]), (&"succeeded".into(), &1.into()));
+    one.assert_clean();
+    let state = api.wait_for("works", &long, |e| {
+        e["status"] == "RUNNING" && e["phases"]["started"].is_string()
+    });
+    assert_eq!(state["attempt"], 1, "being given back costs no attempt: {state:#}");
+    second.kill();
+}
+
+/// One message over a connection of its own: the execution, if it was accepted.
+fn post(api: &str, actor: &str, token: &str, message: &str) -> Option<String> {
+    let body = serde_json::json!({ "message": message }).to_string();
+    let mut stream = TcpStream::connect(api.strip_prefix("http://").unwrap()).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let request = format!(
+        "POST /v3/actors/{actor}/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then_some(())?;
+    let body: Value = serde_json::from_str(body).unwrap();
+    Some(body["result"]["execution_id"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn apis_that_are_restarted_one_by_one_under_load_lose_nothing() {
+    let site = Site::new(Queue::Database);
+    let [one, two] = &site.hosts;
+    site.import_script("works", "echo got $MSG");
+    let mut apis = [one.api("api-1.log"), one.api("api-2.log")];
+    let _workers = [one.worker(&[]), two.worker(&[])];
+    let actor = apis[0].ok(&["create", "--name", "works", "--max-workers", "8", "works"]);
+    let token = one.token.clone().unwrap();
+    let urls = Mutex::new([apis[0].url.clone(), apis[1].url.clone()]);
+    let accepted = Mutex::new(Vec::new());
+    let enough = AtomicBool::new(false);
+    let refused = thread::scope(|scope| {
+        let senders: Vec<_> = (0..2)
+            .map(|sender| {
+                let (urls, accepted, enough) = (&urls, &accepted, &enough);
+                let (actor, token) = (&actor, &token);
+                scope.spawn(move || {
+                    let mut refused = 0;
+                    for n in 0.. {
+                        if enough.load(Ordering::SeqCst) {
+                            break;
+                        }
+                        // As a proxy in front of them does: round robin, and the
+                        // other one where one is gone.
+                        let urls = urls.lock().unwrap().clone();
+                        let text = format!("number {sender}-{n}");
+                        let answer =
+                            (0..2).find_map(|k| post(&urls[(n + k) % 2], actor, token, &text));
+                        match answer {
+                            Some(execution) => accepted.lock().unwrap().push(execution),
+                            None => refused += 1,
+                        }
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    refused
+                })
+            })
+            .collect();
+        for round in 0..4 {
+            let before = accepted.lock().unwrap().len();
+            machine::eventually("messages are accepted", || {
+                accepted.lock().unwrap().len() >= before + 15
+            });
+            let n = round % 2;
+            let fresh = one.api(&format!("api-again-{round}.log"));
+            urls.lock().unwrap()[n].clone_from(&fresh.url);
+            std::mem::replace(&mut apis[n], fresh).stop(Duration::from_secs(20));
+        }
+        enough.store(true, Ordering::SeqCst);
+        senders.into_iter().map(|sender| sender.join().unwrap()).sum::<usize>()
+    });
+    let accepted = accepted.into_inner().unwrap();
+    assert_eq!(refused, 0, "with two, one always answers; {} were accepted", accepted.len());
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let list = apis[0].json(&["executions", "works"]);
+        let list = list["executions"].as_array().unwrap();
+        let known: BTreeSet<_> = list.iter().map(|e| e["id"].as_str().unwrap()).collect();
+        for execution in &accepted {
+            assert!(known.contains(execution.as_str()), "{execution} was accepted and is lost");
+        }
+        let open = list.iter().filter(|e| e["status"] != "COMPLETE").count();
+        if open == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{open} of {} are open", list.len());
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn processes_wait_for_the_database_and_for_its_schema() {
+    let mut site = Site::unmigrated(Queue::Database);
+    site.database.kill();
+    let [one, _] = &site.hosts;
+    let api = one.api("api.log");
+    let status = |path: &str| {
+        let answer =
+            api.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!((status("/healthz").as_str(), status("/readyz").as_str()), ("200", "503"));
+    machine::eventually("it says what it waits for", || {
+        api.log().contains("waiting for PostgreSQL")
+    });
+    site.database.restart().unwrap();
+    machine::eventually("it says what is to be done", || api.log().contains("abax migrate"));
+    assert_eq!((status("/healthz").as_str(), status("/readyz").as_str()), ("200", "503"));
+    // Two at once, and once more.
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| one.ok(&["migrate"]));
+        }
+    });
+    assert!(one.ok(&["migrate"]).contains("up to date"));
+    machine::eventually("it is ready", || status("/readyz") == "200");
+    api.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn two_workers_never_share_a_state_root() {
+    let site = Site::new(Queue::Database);
+    let [one, _] = &site.hosts;
+    let worker = one.worker(&[]);
+    let pid = worker.pid().to_string();
+    one.abax(&["--log-level", "error", "worker"]).fails(1, &[&pid, "--root"]);
+    worker.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn a_process_says_all_that_it_lacks() {
+    let machine = machine::Machine::new();
+    for verb in ["api", "worker"] {
+        machine.abax(&[verb]).fails(
+            1,
+            &[
+                "ABAX_DATABASE_URL",
+                "ABAX_API_SIGNING_KEY_FILE",
+                "ABAX_API_PUBLIC_URL",
+                "abax serve",
+            ],
+        );
+    }
+    machine.abax(&["migrate"]).fails(1, &["ABAX_DATABASE_URL"]);
+}

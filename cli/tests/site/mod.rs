@@ -1,0 +1,82 @@
+//! A site of two hosts: PostgreSQL, and processes that share it. Needs root.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
+#![allow(unreachable_pub, reason = "a module of several test crates")]
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use abax_testbed::{Broker, PASSWORD, Postgres};
+
+use crate::machine::Machine;
+
+/// How hosts hear of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queue {
+    Database,
+    RabbitMq,
+}
+
+/// Each host has a state root, bridges and subnets of its own; both have the
+/// settings of the site.
+pub struct Site {
+    // Before the servers: their processes go first.
+    pub hosts: [Machine; 2],
+    pub database: Postgres,
+    pub broker: Option<Broker>,
+    directory: tempfile::TempDir,
+}
+
+impl Site {
+    /// A site whose database is ready.
+    pub fn new(queue: Queue) -> Self {
+        let site = Self::unmigrated(queue);
+        site.hosts[0].ok(&["migrate"]);
+        site
+    }
+
+    /// A site whose database is empty.
+    pub fn unmigrated(queue: Queue) -> Self {
+        let database = Postgres::start().unwrap();
+        let broker = (queue == Queue::RabbitMq).then(|| Broker::share().unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let key = secret(directory.path(), "signing.key", "0123456789abcdef0123456789abcdef");
+        let password = secret(directory.path(), "password", PASSWORD);
+        let mut top = format!(
+            "[database]\nurl = \"{}\"\npassword_file = {password:?}\n\
+             [api]\nlisten = \"127.0.0.1:0\"\npublic_url = \"http://127.0.0.1:1\"\n\
+             signing_key_file = {key:?}\n",
+            database.url(),
+        );
+        if let Some(broker) = &broker {
+            top.push_str(&format!(
+                "[queue]\nurl = \"{}\"\npassword_file = {password:?}\nprefix = \"{}\"\n",
+                broker.url(),
+                broker.prefix(),
+            ));
+        }
+        let hosts = ["one", "two"].map(|name| {
+            let top = format!("{top}[worker]\nname = \"{name}\"\nslots = 4\n");
+            let mut machine = Machine::with_settings(&top, "lease_seconds = 3\ndrain_seconds = 5");
+            machine.token = Some(machine.ok(&["token"]));
+            machine
+        });
+        Self { hosts, database, broker, directory }
+    }
+
+    /// An image on both hosts whose container runs `script`.
+    pub fn import_script(&self, name: &str, script: &str) {
+        for host in &self.hosts {
+            host.import_script(name, script);
+        }
+    }
+}
+
+fn secret(directory: &Path, name: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    path
+}
