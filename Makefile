@@ -1,6 +1,6 @@
 # Every target runs as root on a Debian machine and needs nothing beforehand:
 # testbed/install.sh fetches what is missing from Debian's packages.
-.PHONY: test lint packages demo bench
+.PHONY: test lint packages demo bench compose-test
 
 CARGO ?= cargo
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -35,3 +35,8 @@ bench: packages
 	$(CARGO) build --release --locked --package abax-runtime --example launch
 	gcc -O2 -o target/release/floor testbed/bench/floor.c
 	testbed/bench/bench.py target/release/abax target/release/examples/launch target/release/floor
+
+# The stack of docker-compose.yml for real: quickstart, kills, restore.
+compose-test: packages
+	$(CARGO) build --release --locked --package abax-cli
+	timeout 1200 testbed/compose/test.sh target/release/abax
