@@ -1,6 +1,6 @@
 # Every target runs as root on a Debian machine and needs nothing beforehand:
 # testbed/install.sh fetches what is missing from Debian's packages.
-.PHONY: test lint packages demo bench compose-test
+.PHONY: test lint packages demo bench compose-test manifests-test
 
 CARGO ?= cargo
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -40,3 +40,9 @@ bench: packages
 compose-test: packages
 	$(CARGO) build --release --locked --package abax-cli
 	timeout 1200 testbed/compose/test.sh target/release/abax
+
+# deploy/ against the schemas of the Kubernetes API, without a cluster.
+manifests-test:
+	python3 -m venv target/manifests
+	target/manifests/bin/pip --quiet install --requirement testbed/manifests/requirements.txt
+	target/manifests/bin/python testbed/manifests/check.py .
