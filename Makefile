@@ -42,7 +42,7 @@ compose-test: packages
 	timeout 1200 testbed/compose/test.sh target/release/abax
 
 # deploy/ against the schemas of the Kubernetes API, without a cluster.
-manifests-test:
+manifests-test: packages
 	python3 -m venv target/manifests
 	target/manifests/bin/pip --quiet install --requirement testbed/manifests/requirements.txt
 	target/manifests/bin/python testbed/manifests/check.py .

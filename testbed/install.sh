@@ -43,6 +43,8 @@ missing_packages() {
     if ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then
         echo postgresql
     fi
+    # Python's venv is a package of its own.
+    python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
     # gcc only recommends the C library's headers.
     if [[ ! -e /usr/include/stdio.h ]]; then
         echo libc6-dev
