@@ -1,6 +1,6 @@
 # Every target runs as root on a Debian machine and needs nothing beforehand:
 # testbed/install.sh fetches what is missing from Debian's packages.
-.PHONY: test lint packages demo bench compose-test manifests-test
+.PHONY: test lint packages demo bench chaos compose-test manifests-test
 
 CARGO ?= cargo
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -46,3 +46,12 @@ manifests-test: packages
 	python3 -m venv target/manifests
 	target/manifests/bin/pip --quiet install --requirement testbed/manifests/requirements.txt
 	target/manifests/bin/python testbed/manifests/check.py .
+
+# A site of several hosts under load, while everything fails at random. SEED
+# replays a schedule, DURATION is in seconds: 180 is the short version.
+DURATION ?= 1800
+chaos: packages
+	$(CARGO) build --locked --package abax-cli
+	gcc -O2 -Wall -Wextra -Werror -static -o target/effect testbed/chaos/effect.c
+	python3 -B testbed/chaos/test_checks.py --quiet
+	python3 -B testbed/chaos/chaos.py target/debug/abax target/effect --duration $(DURATION) $(if $(SEED),--seed $(SEED))
