@@ -8,7 +8,7 @@ mod fixture;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use abax_actors::{ActorStatus, ActorUpdate, NewMessage};
+use abax_actors::{ActorStatus, ActorUpdate, Caller, NewActor, NewMessage, Role, Tenant};
 use fixture::{Engine, Fixture, LEASE, claim, nothing_is_deliverable, receive, succeeded};
 
 on_each_engine![
@@ -16,6 +16,7 @@ on_each_engine![
     what_cannot_be_claimed_comes_back_later_and_holds_nobody_up,
     a_receiver_that_gives_up_takes_nothing_along,
     a_long_queue_of_one_actor_starves_nobody,
+    many_actors_of_one_tenant_starve_no_other,
     a_stateful_actor_runs_one_execution_at_a_time_in_order,
     the_state_that_one_execution_leaves_is_what_the_next_sees,
     max_workers_bounds_what_runs_at_once,
@@ -87,6 +88,28 @@ async fn a_long_queue_of_one_actor_starves_nobody(engine: Engine) {
     let one = f.send(&calm, "me too").await;
     let next = [receive(&f.service).await, receive(&f.service).await];
     assert!(next.iter().any(|d| d.execution == one.id), "the other actor has its turn");
+}
+
+async fn many_actors_of_one_tenant_starve_no_other(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    for _ in 0..20 {
+        let actor = f.actor().await;
+        f.send(&actor, "x").await;
+    }
+    let _before = [receive(&f.service).await, receive(&f.service).await];
+    let other = Caller::new(Tenant::new("other"), "somebody", Role::User);
+    let mut theirs = HashSet::new();
+    for _ in 0..3 {
+        let actor = f.service.register_actor(&other, NewActor::new("busybox")).await.unwrap().id;
+        f.service.send_message(&other, actor.as_str(), NewMessage::text("x")).await.unwrap();
+        theirs.insert(actor);
+    }
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(receive(&f.service).await);
+    }
+    let turns: Vec<_> = held.iter().map(|d| theirs.contains(&d.actor)).collect();
+    assert_eq!(turns, [true, false, true, false, true, false], "tenants take turns");
 }
 
 async fn a_stateful_actor_runs_one_execution_at_a_time_in_order(engine: Engine) {

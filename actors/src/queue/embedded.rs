@@ -16,6 +16,7 @@ use super::Delivery;
 use crate::clock::{Clock, Time};
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
+use crate::permission::Tenant;
 use crate::store::{self, Announcement, Store};
 
 /// How long to wait for what another process may have queued, or for a delay
@@ -38,7 +39,8 @@ struct Inner {
 #[derive(Default)]
 struct Taken {
     reserved: HashMap<ExecutionId, Reserved>,
-    /// When each actor had its last turn, in turns.
+    /// When each tenant and each actor had its last turn, in turns.
+    tenants: HashMap<Tenant, u64>,
     turns: HashMap<ActorId, u64>,
     turn: u64,
 }
@@ -82,12 +84,12 @@ impl Embedded {
         self.0.changed.notify_one();
     }
 
-    pub(crate) async fn receive(&self) -> Result<Delivery, Error> {
+    pub(crate) async fn receive(&self, classes: &[String]) -> Result<Delivery, Error> {
         let _looking = self.0.looking.lock().await;
         loop {
             // Made before looking, so that nothing is missed in between.
             let changed = self.0.changed.notified();
-            if let Some(delivery) = self.look().await? {
+            if let Some(delivery) = self.look(classes).await? {
                 // Another receiver may find more.
                 self.wake();
                 return Ok(delivery);
@@ -96,10 +98,11 @@ impl Embedded {
         }
     }
 
-    async fn look(&self) -> Result<Option<Delivery>, Error> {
+    async fn look(&self, classes: &[String]) -> Result<Option<Delivery>, Error> {
         let now = self.0.clock.now();
         let mut connection = self.0.store.read().await?;
         let mut candidates = store::waiting::candidates(&mut connection).await?;
+        candidates.retain(|candidate| classes.contains(&candidate.class));
         let mut reserved_by_actor: HashMap<ActorId, usize> = HashMap::new();
         {
             let mut taken = self.0.taken();
@@ -107,12 +110,19 @@ impl Embedded {
             for reserved in taken.reserved.values() {
                 *reserved_by_actor.entry(reserved.actor.clone()).or_default() += 1;
             }
-            // Who has waited longest for a turn is first.
-            candidates.sort_by_key(|c| taken.turns.get(&c.actor).copied().unwrap_or(0));
+            // Who has waited longest for a turn is first: the tenant, then the
+            // actor of its actors.
+            candidates.sort_by_key(|c| {
+                let tenant = taken.tenants.get(&c.tenant).copied().unwrap_or(0);
+                (tenant, taken.turns.get(&c.actor).copied().unwrap_or(0))
+            });
             if taken.turns.len() > candidates.len() + 1_000 {
                 let waiting: std::collections::HashSet<_> =
                     candidates.iter().map(|c| &c.actor).collect();
                 taken.turns.retain(|actor, _| waiting.contains(actor));
+                let tenants: std::collections::HashSet<_> =
+                    candidates.iter().map(|c| &c.tenant).collect();
+                taken.tenants.retain(|tenant, _| tenants.contains(tenant));
             }
         }
         for candidate in candidates {
@@ -137,6 +147,7 @@ impl Embedded {
             taken.turn += 1;
             let turn = taken.turn;
             taken.turns.insert(actor.clone(), turn);
+            taken.tenants.insert(candidate.tenant, turn);
             let reserved = Reserved { actor: actor.clone(), until: None };
             taken.reserved.insert(execution.clone(), reserved);
             let reservation =

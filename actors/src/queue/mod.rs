@@ -47,13 +47,14 @@ impl Queue {
         embedded.wake();
     }
 
-    /// The next execution that may run: actors take turns, and each one's
-    /// executions come in the order of acceptance. Waits until there is one.
+    /// The next execution that may run on hosts of `classes`: tenants take turns,
+    /// and each one's actors, whose executions come in the order of acceptance.
+    /// Waits until there is one.
     ///
     /// Cancel-safe: a future that is dropped has taken nothing.
-    pub(crate) async fn receive(&self) -> Result<Delivery, Error> {
+    pub(crate) async fn receive(&self, classes: &[String]) -> Result<Delivery, Error> {
         let Self::Embedded(embedded) = self;
-        embedded.receive().await
+        embedded.receive(classes).await
     }
 }
 

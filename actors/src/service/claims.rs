@@ -111,7 +111,7 @@ impl Service {
     ///
     /// Only those of every function; wait a little before the next try.
     pub async fn receive(&self) -> Result<Delivery, Error> {
-        self.0.queue.receive().await
+        self.0.queue.receive(&self.0.config.queues).await
     }
 
     /// Makes a delivered execution the host's for the time of `lease`, and settles

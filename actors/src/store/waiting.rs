@@ -23,6 +23,9 @@ pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Resul
 /// An actor that has something waiting and may run it.
 pub(crate) struct Candidate {
     pub(crate) actor: ActorId,
+    pub(crate) tenant: Tenant,
+    /// The class of the hosts that serve it.
+    pub(crate) class: String,
     pub(crate) stateless: bool,
     pub(crate) max_workers: Option<u32>,
     pub(crate) running: u64,
@@ -37,7 +40,7 @@ pub(crate) async fn candidates(c: &mut Connection) -> Result<Vec<Candidate>, Err
              select (select min(e.actor_id) from executions e \
                      where e.status = 'SUBMITTED' and e.actor_id > waiting.actor_id) \
              from waiting where waiting.actor_id is not null) \
-         select a.id, a.stateless, a.max_workers, \
+         select a.id, a.tenant, a.queue, a.stateless, a.max_workers, \
                 (select count(*) from executions e \
                  where e.actor_id = a.id and e.status = 'RUNNING') as running \
          from waiting join actors a on a.id = waiting.actor_id \
@@ -50,6 +53,8 @@ pub(crate) async fn candidates(c: &mut Connection) -> Result<Vec<Candidate>, Err
             let fields = Fields::of(row, "actors");
             Ok(Candidate {
                 actor: fields.parsed("id", |text: String| ActorId::parse(&text))?,
+                tenant: Tenant::new(fields.get::<String>("tenant")?),
+                class: fields.get("queue")?,
                 stateless: fields.get("stateless")?,
                 max_workers: fields.parsed_if_any("max_workers", |n: i64| u32::try_from(n).ok())?,
                 running: fields.parsed("running", |n: i64| u64::try_from(n).ok())?,
