@@ -25,9 +25,8 @@ const ACTIVATE_AGAIN: Duration = Duration::from_secs(10);
 const ACTIVATE_AT_ONCE: u32 = 1_000;
 /// How often executions are removed whose time has come.
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
-/// Executions that one transaction removes.
-const REMOVE_AT_ONCE: u32 = 500;
-/// Such transactions in a row; the rest is left for the next time.
+/// Transactions in a row that remove executions; the rest is left for the next
+/// time.
 const REMOVE_BATCHES: u32 = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,13 +176,11 @@ impl Service {
                 .0
                 .store
                 .write(move |c| {
-                    Box::pin(async move {
-                        store::executions::remove_ended(c, ended_before, REMOVE_AT_ONCE).await
-                    })
+                    Box::pin(async move { store::executions::remove_ended(c, ended_before).await })
                 })
                 .await?;
             removed += batch;
-            if batch < u64::from(REMOVE_AT_ONCE) {
+            if batch < store::executions::REMOVED_AT_ONCE {
                 break;
             }
         }

@@ -372,19 +372,18 @@ pub(crate) async fn of_earlier_processes(
     rows.iter().map(|row| read(&Fields::of(row, "executions"))).collect()
 }
 
+/// Executions that [`remove_ended`] removes at most.
+pub(crate) const REMOVED_AT_ONCE: u64 = 500;
+
 /// Removes executions that ended before `before`, with all that is theirs, the
-/// oldest first; says how many.
-pub(crate) async fn remove_ended(
-    c: &mut Connection,
-    before: Time,
-    limit: u32,
-) -> Result<u64, Error> {
+/// oldest first; says how many. The limit stands in the text: a plan for any
+/// limit would read the whole table.
+pub(crate) async fn remove_ended(c: &mut Connection, before: Time) -> Result<u64, Error> {
     sql("delete from executions where sequence in \
              (select sequence from executions \
               where status in ('COMPLETE', 'ERROR') and stored_us < $1 \
-              order by stored_us limit $2)")
+              order by stored_us limit 500)")
     .bind(before.micros())
-    .bind(i64::from(limit))
     .execute(c)
     .await
     .map_err(failed("remove old executions"))

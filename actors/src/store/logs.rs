@@ -138,26 +138,38 @@ pub(crate) async fn remove_of_actor(c: &mut Connection, actor: &ActorId) -> Resu
     Ok(())
 }
 
-/// Logs that are dropped at once when they expire.
-const EXPIRE_AT_ONCE: i64 = 1_000;
+/// Logs that one statement drops when they expire.
+const EXPIRE_AT_ONCE: u64 = 200;
+/// Such statements in a row.
+const EXPIRE_BATCHES: usize = 20;
 
 /// Drops logs that expired, a bounded number; says of how many executions.
 pub(crate) async fn remove_expired(c: &mut Connection, now: Time) -> Result<u64, Error> {
+    let mut removed = 0;
+    for _ in 0..EXPIRE_BATCHES {
+        let batch = remove_batch_of_expired(c, now).await?;
+        removed += batch;
+        if batch < EXPIRE_AT_ONCE {
+            break;
+        }
+    }
+    Ok(removed)
+}
+
+async fn remove_batch_of_expired(c: &mut Connection, now: Time) -> Result<u64, Error> {
     sql("delete from log_chunks where execution_id in \
              (select id from executions where log_expires_us < $1 \
-              order by log_expires_us limit $2)")
+              order by log_expires_us limit 200)")
     .bind(now.micros())
-    .bind(EXPIRE_AT_ONCE)
     .execute(c)
     .await
     .map_err(failed("expire logs"))?;
     // One that came in between is left with its output for the next time.
     sql("update executions set log_expires_us = null, log_bytes = 0, log_truncated = false \
          where sequence in (select sequence from executions where log_expires_us < $1 \
-                            order by log_expires_us limit $2) \
+                            order by log_expires_us limit 200) \
          and not exists (select 1 from log_chunks l where l.execution_id = executions.id)")
     .bind(now.micros())
-    .bind(EXPIRE_AT_ONCE)
     .execute(c)
     .await
     .map_err(failed("expire logs"))

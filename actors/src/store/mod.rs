@@ -14,6 +14,8 @@ pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod messages;
 mod migrations;
+#[cfg(test)]
+mod plans;
 mod postgres;
 mod sql;
 mod sqlite;

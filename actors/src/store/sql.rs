@@ -95,6 +95,8 @@ impl<'a> Sql<'a> {
                 Ok(bound(self.sqlite, self.values).execute(&mut **c).await?.rows_affected())
             }
             Connection::Postgres(c) => {
+                #[cfg(test)]
+                super::plans::note(c, self.postgres, &self.values).await;
                 let query = bound(self.postgres, self.values);
                 Ok(in_time(c, async |c| query.execute(&mut **c).await).await?.rows_affected())
             }
@@ -108,6 +110,8 @@ impl<'a> Sql<'a> {
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
             Connection::Postgres(c) => {
+                #[cfg(test)]
+                super::plans::note(c, self.postgres, &self.values).await;
                 let query = bound(self.postgres, self.values);
                 let rows = in_time(c, async |c| query.fetch_all(&mut **c).await).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
@@ -125,6 +129,8 @@ impl<'a> Sql<'a> {
                 Ok(row.map(Row::Sqlite))
             }
             Connection::Postgres(c) => {
+                #[cfg(test)]
+                super::plans::note(c, self.postgres, &self.values).await;
                 let query = bound(self.postgres, self.values);
                 let row = in_time(c, async |c| query.fetch_optional(&mut **c).await).await?;
                 Ok(row.map(Row::Postgres))

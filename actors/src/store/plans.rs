@@ -1,0 +1,227 @@
+//! How PostgreSQL finds the rows of the hottest statements: by their indexes,
+//! whatever the number of executions of the past.
+
+use std::cell::RefCell;
+
+use sqlx::AssertSqlSafe;
+use sqlx::PgConnection;
+
+use super::sql::{Connection, Value};
+use super::{Store, accept, actors, executions, logs, messages, state, workers};
+use crate::clock::Time;
+use crate::config::{DatabaseConfig, PostgresConfig};
+use crate::execution::{Finish, Outcome, Phase};
+use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
+use crate::json::Json;
+use crate::message::NewMessage;
+use crate::store;
+
+tokio::task_local! {
+    /// Statement and plan of everything that is run while it is set.
+    static PLANS: RefCell<Vec<(String, String)>>;
+}
+
+/// Keeps the plans of a statement, if this task asked for them: the one for these
+/// values, and the one that a prepared statement gets for any.
+pub(super) async fn note(c: &mut PgConnection, text: &str, values: &[Value<'_>]) {
+    if PLANS.try_with(|_| ()).is_err() {
+        return;
+    }
+    let values: Vec<_> = values.iter().map(literal).collect();
+    let types = |value: &String| value.rsplit("::").next().unwrap_or_default().to_owned();
+    let types: Vec<_> = values.iter().map(types).collect();
+    for mode in ["force_custom_plan", "force_generic_plan"] {
+        let prepare = match types.len() {
+            0 => format!("set plan_cache_mode = {mode}; prepare noted as {text}"),
+            _ => format!(
+                "set plan_cache_mode = {mode}; prepare noted ({}) as {text}",
+                types.join(", ")
+            ),
+        };
+        sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut *c).await.unwrap();
+        let explain = match values.len() {
+            0 => "explain execute noted".to_owned(),
+            _ => format!("explain execute noted ({})", values.join(", ")),
+        };
+        let plan: Vec<String> =
+            sqlx::query_scalar(AssertSqlSafe(explain)).fetch_all(&mut *c).await.unwrap();
+        let end = "deallocate noted; reset plan_cache_mode";
+        sqlx::raw_sql(end).execute(&mut *c).await.unwrap();
+        PLANS.with(|plans| {
+            plans.borrow_mut().push((text.to_owned(), format!("{mode}\n{}", plan.join("\n"))));
+        });
+    }
+}
+
+fn literal(value: &Value<'_>) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+    match value {
+        Value::Text(text) => {
+            format!("{}::text", text.as_ref().map_or("null".to_owned(), |text| quoted(text)))
+        }
+        Value::Whole(number) => {
+            format!("{}::bigint", number.map_or("null".to_owned(), |n| format!("({n})")))
+        }
+        Value::Truth(truth) => {
+            format!("{}::boolean", truth.map_or("null".to_owned(), |t| t.to_string()))
+        }
+        Value::Bytes(bytes) => match bytes {
+            None => "null::bytea".to_owned(),
+            Some(bytes) => {
+                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                format!("'\\x{hex}'::bytea")
+            }
+        },
+    }
+}
+
+/// 20,000 actors with 100,000 executions, of which 1 in 20 waits and 1 in 200 runs.
+const MANY: &str = "
+    insert into actors (id, tenant, owner, name, description, image, stateless, kind, token,
+            token_chosen, webhook, link, hints, privileged, use_container_uid,
+            default_environment, status, status_message, state, created_us, updated_us,
+            revision, queue)
+        select 'actor' || a, 'tenant' || a % 20, 'owner' || a % 200, null, '', 'busybox', a % 4 > 0,
+               'none', false, false, '', '', '[]', false, false, '{}', 'READY', ' ', '{}', a, a, 1,
+               'default'
+        from generate_series(1, 20000) a;
+    insert into executions (id, actor_id, executor, status, outcome, worker_id, host_id, epoch,
+            attempt, actor_revision, claimed_revision, lease_until_us, accepted_us, queued_us,
+            visible_us, claimed_us, stored_us, log_expires_us, log_bytes)
+        select 'execution' || e, 'actor' || 1 + e % 20000, 'u',
+               case when e % 20 = 0 then 'SUBMITTED' when e % 200 = 1 then 'RUNNING'
+                    else 'COMPLETE' end,
+               case when e % 20 = 0 or e % 200 = 1 then null else 'succeeded' end,
+               'worker' || e % 4000, 'host' || e % 50, 1, 1, 1, 1,
+               case when e % 200 = 1 then 1800000000000000 + e end,
+               e, e, e, e,
+               case when e % 20 = 0 or e % 200 = 1 then null else 1000000 + e end,
+               case when e % 20 = 0 or e % 200 = 1 then null else 2000000 + e end, 6
+        from generate_series(1, 100000) e;
+    insert into messages select id, 'text', 'x', 'str', '[]' from executions;
+    insert into log_chunks select id, 0, 'output' from executions where status <> 'SUBMITTED';
+    insert into workers select 'worker' || w, 'actor' || 1 + w % 2000, 'host' || w % 50, 'name',
+            case when w % 3 = 0 then 'BUSY' else 'READY' end, w, w
+        from generate_series(0, 3999) w";
+
+#[tokio::test]
+async fn the_hottest_statements_find_their_rows_by_index() {
+    let database = abax_testbed::Database::create().unwrap();
+    let mut config = PostgresConfig::new(database.url());
+    config.password = Some(abax_testbed::PASSWORD.into());
+    let config = DatabaseConfig::Postgres(config);
+    super::migrate(&config).await.unwrap();
+    database.execute(MANY).unwrap();
+    let own = Own {
+        actor: ActorId::generate(),
+        waiting: ExecutionId::generate(),
+        running: ExecutionId::generate(),
+        worker: WorkerId::generate(),
+        host: HostId::generate(),
+    };
+    database.execute(&own.rows()).unwrap();
+    let store = Store::open(&config).await.unwrap();
+    let mut c = store.read().await.unwrap();
+    let plans = PLANS.scope(RefCell::default(), run_the_hottest(&mut c, &own)).await;
+
+    let slow: Vec<_> = plans
+        .iter()
+        .filter(|(_, plan)| plan.contains("Seq Scan on") && !plan.contains("Seq Scan on hosts"))
+        .map(|(text, plan)| format!("{text}\n{plan}"))
+        .collect();
+    assert!(slow.is_empty(), "these read whole tables:\n\n{}", slow.join("\n\n"));
+    assert!(plans.len() >= 2 * 30, "only {} plans were kept", plans.len());
+}
+
+/// The rows that the statements are about, beside the many.
+struct Own {
+    actor: ActorId,
+    waiting: ExecutionId,
+    running: ExecutionId,
+    worker: WorkerId,
+    host: HostId,
+}
+
+impl Own {
+    fn rows(&self) -> String {
+        let Self { actor, waiting, running, worker, host } = self;
+        format!(
+            "create temporary table own as select * from actors where id = 'actor1';
+             update own set id = '{actor}'; insert into actors select * from own;
+             insert into workers values ('{worker}', '{actor}', '{host}', 'name', 'BUSY', 1, 1);
+             insert into executions (id, actor_id, executor, status, epoch, attempt,
+                     actor_revision, claimed_revision, worker_id, host_id, lease_until_us,
+                     accepted_us, visible_us)
+                 values ('{running}', '{actor}', 'u', 'RUNNING', 1, 1, 1, 1, '{worker}', '{host}',
+                         1800000000000000, 1, 1),
+                        ('{waiting}', '{actor}', 'u', 'SUBMITTED', 1, 1, 1, null, null, null, null,
+                         2, 2);
+             insert into messages values ('{waiting}', 'text', 'x', 'str', '[]');
+             analyze"
+        )
+    }
+}
+
+/// What the way of a message runs, from its acceptance to its end, and what looks
+/// for work every few seconds.
+async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)> {
+    let Own { actor, waiting, running, worker, host } = own;
+    let now = Time::from_micros(1_800_000_000_000_000);
+
+    // Accept.
+    actors::find(c, actor).await.unwrap();
+    let message = accept::Accept {
+        execution: ExecutionId::generate(),
+        actor: actor.clone(),
+        executor: "u".into(),
+        message: NewMessage::text("x"),
+        now,
+        count_to: 7,
+    };
+    assert_eq!(accept::accept(c, &message).await.unwrap(), Some(2));
+    // Look for work, and claim it. The ids of the many are none, so that reading
+    // all of them fails after the statement.
+    let _ = store::waiting::candidates(c).await;
+    assert_eq!(store::waiting::head(c, actor, Some(now), 10).await.unwrap().len(), 2);
+    executions::find(c, waiting).await.unwrap();
+    actors::lock(c, actor).await.unwrap();
+    executions::count_running(c, actor).await.unwrap();
+    executions::has_earlier_open(c, actor, 1_000_000).await.unwrap();
+    workers::take(c, actor, host, now).await.unwrap();
+    let claim = executions::NewClaim { epoch: 1, host, worker, revision: 1, now, lease_until: now };
+    assert!(executions::claim(c, waiting, &claim).await.unwrap());
+    logs::remove(c, waiting).await.unwrap();
+    messages::of_execution(c, waiting).await.unwrap();
+    // Run it.
+    assert_eq!(executions::renew(c, running, 1, host, now).await.unwrap(), Some(false));
+    assert!(executions::record_phase(c, running, 1, Phase::Started, now).await.unwrap());
+    actors::set_ready_by(c, running).await.unwrap();
+    let piece = logs::Piece { position: 0, bytes: b"output", truncated: false };
+    assert!(logs::append(c, running, 1, piece, 1_000).await.unwrap());
+    assert!(state::stage(c, running, 1, &Json::empty_object()).await.unwrap());
+    // Finish it.
+    executions::lock(c, running).await.unwrap();
+    actors::of_execution(c, running).await.unwrap();
+    state::apply(c, running).await.unwrap();
+    let finish = Finish::new(Outcome::Succeeded, "");
+    assert!(executions::finish(c, running, 1, &finish, now, Some(now)).await.unwrap());
+    workers::set_idle(c, worker).await.unwrap();
+    // Ask for it.
+    assert_eq!(logs::from(c, running, 0).await.unwrap(), b"output");
+    assert_eq!(store::waiting::count_of_actor(c, actor).await.unwrap(), 1);
+    workers::of_actor(c, actor).await.unwrap();
+    // Look after all of them.
+    executions::with_expired_lease(c, Time::from_micros(1)).await.unwrap();
+    let overdue = store::waiting::Overdue {
+        now,
+        since: now,
+        called_before: now,
+        default_capacity: 6,
+        limit: 10,
+    };
+    let _ = store::waiting::call_for_overdue(c, overdue).await;
+    logs::remove_expired(c, Time::from_micros(2_000_100)).await.unwrap();
+    executions::remove_ended(c, Time::from_micros(1_000_200)).await.unwrap();
+    actors::remove_ended(c, Some(actor)).await.unwrap();
+    PLANS.with(RefCell::take)
+}
