@@ -45,6 +45,8 @@ missing_packages() {
     fi
     # Python's venv is a package of its own.
     python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
+    # A library without a command.
+    python3 -c 'import yaml' 2>/dev/null || echo python3-yaml
     # gcc only recommends the C library's headers.
     if [[ ! -e /usr/include/stdio.h ]]; then
         echo libc6-dev

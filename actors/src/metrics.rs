@@ -76,7 +76,6 @@ pub fn describe_metrics() {
     );
     counter!(ACTIVATIONS_RETURNED).absolute(0);
     describe_gauge!(ACTIVATIONS_PENDING, "Activations that this process has not published yet.");
-    gauge!(ACTIVATIONS_PENDING).set(0.0);
 }
 
 /// A message was accepted.
@@ -156,4 +155,10 @@ pub(crate) fn transaction(committed: bool, took: Duration) {
 /// A transaction is run again, since the database broke it off.
 pub(crate) fn transaction_retried() {
     counter!(TRANSACTION_RETRIES).increment(1);
+}
+
+/// The state of this process's way to the queue.
+pub(crate) fn queue(connected: bool, unpublished: usize) {
+    gauge!(QUEUE_CONNECTED).set(f64::from(u8::from(connected)));
+    gauge!(ACTIVATIONS_PENDING).set(f64::from(u32::try_from(unpublished).unwrap_or(u32::MAX)));
 }

@@ -165,7 +165,7 @@ pub(crate) async fn mark_route(request: Request, next: Next) -> Response {
 #[derive(Debug, Default)]
 pub(crate) struct StoreNumbers {
     asked: tokio::sync::Mutex<Option<Instant>>,
-    /// Classes that were shown once: shown as zero when nothing of them is open.
+    /// Classes that there are or were: shown as zero when nothing of them is open.
     classes: Mutex<BTreeSet<String>>,
 }
 
@@ -179,7 +179,7 @@ impl StoreNumbers {
         match service.health().await {
             Ok(health) => {
                 gauge!(STORE_UP).set(1.0);
-                self.show(&health);
+                self.show(&health, &service.config().queues);
             }
             Err(error) => {
                 warn!(error = %Chain(&error), "could not count the executions");
@@ -190,9 +190,9 @@ impl StoreNumbers {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
-    fn show(&self, health: &Health) {
+    fn show(&self, health: &Health, classes: &[String]) {
         let mut shown = self.classes.lock().expect("no holder of this lock panics");
-        shown.extend(health.classes.keys().cloned());
+        shown.extend(health.classes.keys().chain(classes).cloned());
         for class in &*shown {
             let load = health.classes.get(class).copied().unwrap_or_default();
             let class = class.clone();

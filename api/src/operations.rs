@@ -66,6 +66,7 @@ impl Operations {
 
     /// The numbers of this process.
     fn own_metrics(&self) -> Response {
+        self.service.show_queue();
         let mut response = self.metrics.text().into_response();
         let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         response.headers_mut().insert(header::CONTENT_TYPE, text);
@@ -84,18 +85,22 @@ impl Operations {
 /// # Errors
 ///
 /// As [`crate::serve`].
-pub async fn serve_operations(
+pub fn serve_operations(
     listener: TcpListener,
     service: Service,
     stop: CancellationToken,
-) -> io::Result<()> {
+) -> impl Future<Output = io::Result<()>> + Send {
+    // Now, and not when it is first polled: what others count meanwhile is seen.
     let operations = Arc::new(Operations::new(service));
     let router = Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(Arc::clone(&operations));
-    tokio::join!(server::accept(listener, router, LIMITS, stop.clone()), operations.upkeep(stop)).0
+    async move {
+        let accepting = server::accept(listener, router, LIMITS, stop.clone());
+        tokio::join!(accepting, operations.upkeep(stop)).0
+    }
 }
 
 async fn metrics(State(operations): State<Arc<Operations>>) -> Response {

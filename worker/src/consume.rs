@@ -64,7 +64,7 @@ pub async fn run(
             info!("{} executions of a dead worker are tried again", swept.retried);
         }
     }
-    info!(worker.id = %id, slots = config.slots, "worker {id} takes messages");
+    info!(host.id = %id, slots = config.slots, "worker {id} takes messages");
 
     crate::metrics::describe(config.slots.get());
     let running = Arc::new(Running::default());
@@ -138,6 +138,6 @@ pub async fn run(
     }
     upkeep.cancel();
     upkeepers.wait().await;
-    info!(worker.id = %host.id, "worker {} has stopped", host.id);
+    info!(host.id = %host.id, "worker {} has stopped", host.id);
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::Service;
 use crate::clock::Time;
 use crate::error::{Chain, Error};
 use crate::execution::ExecutionStatus;
+use crate::metrics;
 use crate::store;
 
 /// A host that renewed within this time counts as alive.
@@ -94,6 +95,13 @@ impl Service {
         }
         health.hosts = store::health::hosts_seen(&mut c, seen_since).await?;
         Ok(health)
+    }
+
+    /// Brings what the metrics say of the queue up to date, for who is about to show
+    /// them.
+    pub fn show_queue(&self) {
+        // The database is the queue.
+        metrics::queue(true, 0);
     }
 
     /// Whether the database takes writes and the queue messages. Cheap, though not
