@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
 
 mod machine;
+mod site;
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use abax_testbed::{Collector, Span};
 use machine::{Machine, Served};
+use site::{Queue, Site};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -29,6 +33,35 @@ fn send(served: &Served<'_>, token: &str, actor: &str, parent: &str) -> (String,
     (execution, seen)
 }
 
+/// Checks that the spans of the trace are those of `execution`, each with its
+/// parent and its process; gives back the one that the container's are children of.
+fn one_trace<'a>(all: &'a [Span], execution: &str, api: &str, worker: &str) -> &'a Span {
+    let spans: Vec<&Span> = all.iter().filter(|span| span.trace == TRACE).collect();
+    let one = |name: &str| -> &'a Span {
+        let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
+        assert_eq!(found.len(), 1, "{name} of {spans:#?}");
+        found[0]
+    };
+    let request = one("POST /actors/{actor}/messages");
+    assert_eq!((request.parent.as_str(), request.service.as_str()), (CALLER, api));
+    let run = one("execution");
+    assert_eq!(run.attributes["execution.id"], execution);
+    assert_eq!(run.attributes["outcome"], "succeeded");
+    for name in ["queued", "execution"] {
+        let span = one(name);
+        assert_eq!((&span.parent, span.service.as_str()), (&request.id, worker), "{spans:#?}");
+    }
+    for name in ["claim", "image", "create", "start", "run", "finish"] {
+        let span = one(name);
+        assert_eq!((&span.parent, span.service.as_str()), (&run.id, worker), "{spans:#?}");
+        assert!(span.start_ns <= span.end_ns, "{span:#?}");
+    }
+    let order = ["image", "create", "start", "run", "finish"].map(|name| one(name).start_ns);
+    assert!(order.is_sorted(), "{spans:#?}");
+    assert_eq!(spans.len(), 9, "{spans:#?}");
+    run
+}
+
 #[test]
 fn one_trace_leads_from_the_request_through_the_queue_into_the_container() {
     let collector = Collector::start().unwrap();
@@ -38,39 +71,17 @@ fn one_trace_leads_from_the_request_through_the_queue_into_the_container() {
     let served = machine.serve();
     let token = machine.ok(&["token"]);
     let id = served.ok(&["create", "--name", "traced", "shows"]);
-    let id = id.lines().last().unwrap().trim();
 
     let sampled = format!("00-{TRACE}-{CALLER}-01");
-    let (execution, seen) = send(&served, &token, id, &sampled);
+    let (execution, seen) = send(&served, &token, &id, &sampled);
     let unsampled = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
-    let (_, seen_unsampled) = send(&served, &token, id, unsampled);
+    let (_, seen_unsampled) = send(&served, &token, &id, unsampled);
     served.raw("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     // The end of the process exports the last batch.
     served.stop(Duration::from_secs(20));
 
     let all = collector.spans();
-    let spans: Vec<&Span> = all.iter().filter(|span| span.trace == TRACE).collect();
-    let one = |name: &str| -> &Span {
-        let found: Vec<_> = spans.iter().filter(|span| span.name == name).collect();
-        assert_eq!(found.len(), 1, "{name} of {spans:#?}");
-        found[0]
-    };
-    let request = one("POST /actors/{actor}/messages");
-    assert_eq!((request.parent.as_str(), request.service.as_str()), (CALLER, "abax"));
-    let run = one("execution");
-    assert_eq!(run.attributes["execution.id"], execution);
-    assert_eq!(run.attributes["outcome"], "succeeded");
-    for name in ["queued", "execution"] {
-        assert_eq!(one(name).parent, request.id, "{name} of {spans:#?}");
-    }
-    for name in ["claim", "image", "create", "start", "run", "finish"] {
-        let span = one(name);
-        assert_eq!(span.parent, run.id, "{name} of {spans:#?}");
-        assert!(span.start_ns <= span.end_ns, "{span:#?}");
-    }
-    let order = ["image", "create", "start", "run", "finish"].map(|name| one(name).start_ns);
-    assert!(order.is_sorted(), "{spans:#?}");
-    assert_eq!(spans.len(), 9, "{spans:#?}");
+    let run = one_trace(&all, &execution, "abax", "abax");
     assert_eq!(seen, format!("00-{TRACE}-{}-01", run.id));
 
     // Who is not to be recorded is not, and hears so in the container.
@@ -88,8 +99,45 @@ fn without_a_collector_the_callers_trace_goes_through_as_it_came() {
     let served = machine.serve();
     let token = machine.ok(&["token"]);
     let id = served.ok(&["create", "--name", "traced", "shows"]);
-    let id = id.lines().last().unwrap().trim();
     let parent = format!("00-{TRACE}-{CALLER}-01");
-    assert_eq!(send(&served, &token, id, &parent).1, parent);
+    assert_eq!(send(&served, &token, &id, &parent).1, parent);
     served.stop(Duration::from_secs(20));
+}
+
+#[test]
+fn one_trace_leads_from_the_api_to_the_worker_on_another_host() {
+    let collector = Collector::start().unwrap();
+    let site = Site::new(Queue::Database);
+    let [one, two] = &site.hosts;
+    for host in &site.hosts {
+        let path = host.path("abax.toml");
+        let settings = std::fs::read_to_string(&path).unwrap();
+        let settings = format!("{settings}\n[traces]\notlp_endpoint = \"{}\"\n", collector.url());
+        std::fs::write(path, settings).unwrap();
+    }
+    site.import_script("shows", "echo $TRACEPARENT");
+    // A free port, as far as one can tell.
+    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (api, worker) =
+        (one.api("api.log"), two.worker(&["--metrics-listen", &metrics.to_string()]));
+    let token = one.ok(&["token"]);
+    let id = api.ok(&["create", "--name", "traced", "shows"]);
+    let (execution, seen) = send(&api, &token, &id, &format!("00-{TRACE}-{CALLER}-01"));
+
+    let mut stream = TcpStream::connect(metrics).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut numbers = String::new();
+    stream.read_to_string(&mut numbers).unwrap();
+    for line in [
+        "abax_executions_finished_total{outcome=\"succeeded\"} 1",
+        "abax_container_start_duration_seconds_count 1",
+        "abax_worker_slots 4",
+    ] {
+        assert!(numbers.contains(line), "no {line} in\n{numbers}");
+    }
+    worker.stop(Duration::from_secs(20));
+    api.stop(Duration::from_secs(20));
+    let all = collector.spans();
+    let run = one_trace(&all, &execution, "abax-api", "abax-worker");
+    assert_eq!(seen, format!("00-{TRACE}-{}-01", run.id));
 }
