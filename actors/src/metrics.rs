@@ -157,8 +157,13 @@ pub(crate) fn transaction_retried() {
     counter!(TRANSACTION_RETRIES).increment(1);
 }
 
-/// The state of this process's way to the queue.
-pub(crate) fn queue(connected: bool, unpublished: usize) {
-    gauge!(QUEUE_CONNECTED).set(f64::from(u8::from(connected)));
-    gauge!(ACTIVATIONS_PENDING).set(f64::from(u32::try_from(unpublished).unwrap_or(u32::MAX)));
+/// The broker of the queue is connected, or not any more.
+pub(crate) fn queue_connected(connected: bool) {
+    gauge!(QUEUE_CONNECTED).set(if connected { 1.0 } else { 0.0 });
+}
+
+/// So many activations are not published yet.
+#[expect(clippy::cast_precision_loss, reason = "a number for a graph")]
+pub(crate) fn activations_pending(count: usize) {
+    gauge!(ACTIVATIONS_PENDING).set(count as f64);
 }

@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::Service;
 use crate::clock::Time;
+use crate::config::QueueConfig;
 use crate::error::{Chain, Error};
 use crate::execution::ExecutionStatus;
 use crate::metrics;
@@ -100,8 +101,10 @@ impl Service {
     /// Brings what the metrics say of the queue up to date, for who is about to show
     /// them.
     pub fn show_queue(&self) {
-        // The database is the queue.
-        metrics::queue(true, 0);
+        if let QueueConfig::Database = self.0.config.queue {
+            metrics::queue_connected(true);
+            metrics::activations_pending(0);
+        }
     }
 
     /// Whether the database takes writes and the queue messages. Cheap, though not
