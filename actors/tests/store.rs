@@ -9,12 +9,13 @@ use std::path::Path;
 use std::process::Command;
 
 use abax_actors::{
-    Caller, Clock, Config, Error, ExecutionStatus, Json, NewActor, NewMessage, QueueConfig, Role,
-    Service, Tenant,
+    Caller, Clock, Config, Error, ExecutionStatus, Finish, Json, NewActor, NewMessage, Outcome,
+    QueueConfig, Role, Service, Tenant,
 };
 use fixture::{Engine, Fixture, Rows, succeeded};
 
 on_each_engine![
+    a_nul_character_is_refused_or_replaced,
     an_actor_reads_back_as_it_was_registered,
     a_restart_loses_nothing,
     a_row_that_cannot_be_read_is_named,
@@ -44,6 +45,21 @@ async fn an_actor_reads_back_as_it_was_registered(engine: Engine) {
     assert_eq!(read, registered);
     assert_eq!(read.memory_limit_bytes(), Some(512 << 20));
     assert_eq!(f.service.actors(&f.admin).await.unwrap(), [read]);
+}
+
+async fn a_nul_character_is_refused_or_replaced(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let nul = Caller::new(Tenant::default(), "o\0wner", Role::User);
+    let registered = f.service.register_actor(&nul, NewActor::new("busybox")).await;
+    assert!(matches!(registered, Err(Error::Invalid { .. })), "{registered:?}");
+    let (host, actor) = (f.host().await, f.actor().await);
+    let sent = f.send(&actor, "x").await;
+    let claim = f.claim(&host).await;
+    let finish = Finish::new(Outcome::Failed, "it said \0");
+    assert!(f.service.finish(&claim.key, finish).await.unwrap());
+    assert_eq!(f.execution(&sent).await.reason.as_deref(), Some("it said \u{fffd}"));
+    // What comes after it is not harmed.
+    assert_eq!(f.service.actors(&f.owner).await.unwrap().len(), 1);
 }
 
 async fn a_restart_loses_nothing(engine: Engine) {

@@ -161,7 +161,7 @@ pub(crate) async fn set_status(
         .bind(id.as_str())
         .bind(revision)
         .bind(status.as_str())
-        .bind(message)
+        .bind(message.replace('\0', "\u{fffd}"))
         .execute(c)
         .await
         .map_err(failed("set the actor's status"))?;

@@ -11,6 +11,10 @@ pub(crate) fn failed(doing: &'static str) -> impl Fn(sqlx::Error) -> Error {
 }
 
 pub(crate) fn meaning(doing: &'static str, source: Arc<sqlx::Error>) -> Error {
+    if matches!(*source, sqlx::Error::Encode(_)) {
+        let problem = format!("could not {doing}: a text holds a NUL character");
+        return Error::invalid("text", problem);
+    }
     if is_unavailable(&source) {
         Error::StoreUnavailable { doing, source }
     } else {

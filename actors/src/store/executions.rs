@@ -205,7 +205,7 @@ pub(crate) async fn finish(
         .bind(epoch)
         .bind(finish.outcome.status().as_str())
         .bind(finish.outcome.as_str())
-        .bind((!finish.reason.is_empty()).then_some(finish.reason.as_str()))
+        .bind((!finish.reason.is_empty()).then(|| printable(&finish.reason)))
         .bind(finish.exit_code.map(i64::from))
         .bind(finish.final_state.as_ref().map(Json::as_str))
         .bind(whole(finish.usage.cpu_ns))
@@ -387,6 +387,12 @@ pub(crate) async fn remove_ended(c: &mut Connection, before: Time) -> Result<u64
     .execute(c)
     .await
     .map_err(failed("remove old executions"))
+}
+
+/// What a container or a registry said, without the characters that no database
+/// can store.
+fn printable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 fn read_ids(ids: Vec<String>) -> Result<Vec<ExecutionId>, Error> {

@@ -230,7 +230,7 @@ fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
         // hold the others up for no longer.
         .options([
             ("idle_in_transaction_session_timeout", "10s"),
-            ("statement_timeout", "20s"),
+            ("statement_timeout", "15s"),
             ("default_transaction_isolation", "read committed"),
         ])
         .disable_statement_logging();
@@ -260,4 +260,142 @@ fn trusted(ca_pem: Option<&[u8]>) -> Vec<u8> {
         pem.extend_from_slice(b"-----END CERTIFICATE-----\n");
     }
     pem
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::config::DatabaseConfig;
+
+    async fn opened() -> (abax_testbed::Database, Postgres) {
+        let database = abax_testbed::Database::create().unwrap();
+        let mut config = PostgresConfig::new(database.url());
+        config.password = Some(abax_testbed::PASSWORD.into());
+        migrations::migrate(&DatabaseConfig::Postgres(config.clone())).await.unwrap();
+        database.execute("create table pots (name text primary key, beans bigint)").unwrap();
+        database.execute("insert into pots values ('a', 0), ('b', 0)").unwrap();
+        let postgres = Postgres::open(&config).await.unwrap();
+        // Two connections, so that nobody waits for one.
+        drop((postgres.read().await.unwrap(), postgres.read().await.unwrap()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        (database, postgres)
+    }
+
+    const ADD: &str = "update pots set beans = beans + 1 where name = $1";
+
+    /// Adds a bean to each pot, the second one after a while.
+    async fn add(
+        postgres: &Postgres,
+        pots: [&'static str; 2],
+        begin: &'static str,
+        tries: &'static AtomicU32,
+    ) -> Result<(), Error> {
+        postgres
+            .write(move |c| {
+                Box::pin(async move {
+                    tries.fetch_add(1, Ordering::SeqCst);
+                    c.run(begin).await.map_err(failed("begin"))?;
+                    for pot in pots {
+                        sql("select beans from pots where name = $1")
+                            .bind(pot)
+                            .scalar::<i64>(c)
+                            .await
+                            .map_err(failed("count"))?;
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        sql(ADD).bind(pot).execute(c).await.map_err(failed("add"))?;
+                    }
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    #[tokio::test]
+    async fn transactions_that_break_each_other_off_are_run_again() {
+        static DEADLOCKED: AtomicU32 = AtomicU32::new(0);
+        static SERIALIZED: AtomicU32 = AtomicU32::new(0);
+        let (database, postgres) = opened().await;
+        let mut beans = 0;
+        for (begin, other, tries) in [
+            ("set local deadlock_timeout = '50ms'", ["b", "a"], &DEADLOCKED),
+            ("set transaction isolation level serializable", ["a", "b"], &SERIALIZED),
+        ] {
+            let mut runs = 0;
+            // On a busy machine one may be through before the other begins.
+            while tries.load(Ordering::SeqCst) == runs {
+                let (one, two) = tokio::join!(
+                    add(&postgres, ["a", "b"], begin, tries),
+                    add(&postgres, other, begin, tries),
+                );
+                one.and(two).unwrap();
+                runs += 2;
+                beans += 4;
+                let sum = database.execute("select sum(beans) from pots").unwrap();
+                assert_eq!(sum.trim(), beans.to_string(), "{begin}");
+                assert!(runs < 40, "they never met: {begin}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_before_the_commit_is_replaced() {
+        static TRIES: AtomicU32 = AtomicU32::new(0);
+        let (database, postgres) = opened().await;
+        let cut = "select pg_terminate_backend(pid) from pg_stat_activity \
+                   where state = 'idle in transaction' and datname = current_database()";
+        let added = {
+            let postgres = postgres.clone();
+            tokio::spawn(async move {
+                add(&postgres, ["a", "b"], "set local deadlock_timeout = '50ms'", &TRIES).await
+            })
+        };
+        while TRIES.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        database.execute(cut).unwrap();
+        added.await.unwrap().unwrap();
+        assert_eq!(database.execute("select sum(beans) from pots").unwrap().trim(), "2");
+        assert_eq!(TRIES.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_or_panics_leaves_nothing_open() {
+        let (database, postgres) = opened().await;
+        let failed = postgres
+            .write::<(), _>(|c| {
+                Box::pin(async move {
+                    sql(ADD).bind("a").execute(c).await.map_err(failed("add"))?;
+                    Err(Error::QueueUnavailable)
+                })
+            })
+            .await;
+        assert!(matches!(failed, Err(Error::QueueUnavailable)), "{failed:?}");
+        let panicked = postgres
+            .write::<(), _>(|c| {
+                Box::pin(async move {
+                    sql(ADD).bind("a").execute(c).await.map_err(super::failed("add"))?;
+                    panic!("a bug of ours")
+                })
+            })
+            .await;
+        panicked.unwrap_err();
+        // A caller that goes away.
+        let gone = postgres.write::<(), _>(|c| {
+            Box::pin(async move {
+                sql(ADD).bind("b").execute(c).await.map_err(super::failed("add"))?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Ok(())
+            })
+        });
+        let _ = tokio::time::timeout(Duration::from_millis(20), gone).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let beans = "select string_agg(name || beans, ' ' order by name) from pots";
+        assert_eq!(database.execute(beans).unwrap().trim(), "a0 b1", "what was begun is done");
+        let open = "select count(*) from pg_stat_activity \
+                    where state like 'idle in transaction%' and datname = current_database()";
+        assert_eq!(database.execute(open).unwrap().trim(), "0");
+    }
 }

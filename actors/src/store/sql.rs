@@ -2,7 +2,8 @@
 //!
 //! Statements are static texts with `$1` placeholders, which both engines
 //! prepare once per connection. Values are texts, whole numbers of 64 bits,
-//! booleans, bytes, and nulls of these: what both engines store alike. Times
+//! booleans, bytes, and nulls of these: what both engines store alike (a text
+//! with a NUL character is refused, since PostgreSQL has none). Times
 //! are numbers of microseconds, JSON is text.
 
 use std::borrow::Cow;
@@ -16,7 +17,7 @@ use sqlx::{Decode, Executor as _, Row as _, SqlSafeStr as _, Type};
 
 /// How long a server may take for a statement before its connection counts as
 /// broken: a partition answers nothing at all.
-const STATEMENT: Duration = Duration::from_secs(20);
+const STATEMENT: Duration = Duration::from_secs(15);
 
 /// A connection on which statements run.
 #[derive(Debug)]
@@ -32,11 +33,13 @@ pub(crate) struct Sql<'a> {
     sqlite: &'static str,
     postgres: &'static str,
     values: Vec<Value<'a>>,
+    /// Holds what PostgreSQL cannot store, so it is refused on both.
+    unstorable: bool,
 }
 
 /// The statement `text`, for both engines.
 pub(crate) fn sql<'a>(text: &'static str) -> Sql<'a> {
-    Sql { sqlite: text, postgres: text, values: Vec::new() }
+    Sql { sqlite: text, postgres: text, values: Vec::new(), unstorable: false }
 }
 
 /// A row of either engine.
@@ -84,12 +87,22 @@ impl<'a> Sql<'a> {
 
     /// The value of the next placeholder.
     pub(crate) fn bind(mut self, value: impl Into<Value<'a>>) -> Self {
-        self.values.push(value.into());
+        let value = value.into();
+        self.unstorable |= matches!(&value, Value::Text(Some(text)) if text.contains('\0'));
+        self.values.push(value);
         self
+    }
+
+    fn check(&self) -> Result<(), sqlx::Error> {
+        if self.unstorable {
+            return Err(sqlx::Error::Encode("a text holds a NUL character".into()));
+        }
+        Ok(())
     }
 
     /// Says how many rows were changed.
     pub(crate) async fn execute(self, c: &mut Connection) -> Result<u64, sqlx::Error> {
+        self.check()?;
         match c {
             Connection::Sqlite(c) => {
                 Ok(bound(self.sqlite, self.values).execute(&mut **c).await?.rows_affected())
@@ -104,6 +117,7 @@ impl<'a> Sql<'a> {
     }
 
     pub(crate) async fn fetch_all(self, c: &mut Connection) -> Result<Vec<Row>, sqlx::Error> {
+        self.check()?;
         match c {
             Connection::Sqlite(c) => {
                 let rows = bound(self.sqlite, self.values).fetch_all(&mut **c).await?;
@@ -123,6 +137,7 @@ impl<'a> Sql<'a> {
         self,
         c: &mut Connection,
     ) -> Result<Option<Row>, sqlx::Error> {
+        self.check()?;
         match c {
             Connection::Sqlite(c) => {
                 let row = bound(self.sqlite, self.values).fetch_optional(&mut **c).await?;
@@ -241,6 +256,12 @@ impl<'a> From<&'a str> for Value<'a> {
 impl<'a> From<&'a String> for Value<'a> {
     fn from(text: &'a String) -> Self {
         Self::Text(Some(Cow::Borrowed(text)))
+    }
+}
+
+impl From<Option<String>> for Value<'_> {
+    fn from(text: Option<String>) -> Self {
+        Self::Text(text.map(Cow::Owned))
     }
 }
 
