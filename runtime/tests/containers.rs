@@ -669,12 +669,15 @@ fn when_the_launcher_is_killed_its_containers_end_and_their_callers_hear_of_it()
     let container = machine.start(args(&["sleep", "1000"]));
     let launcher =
         rustix::process::Pid::from_raw(i32::try_from(machine.launcher.pid()).unwrap()).unwrap();
+    assert!(!machine.launcher.has_ended());
     rustix::process::kill_process(launcher, rustix::process::Signal::KILL).unwrap();
     let exit = container
         .wait_timeout(Duration::from_secs(20))
         .unwrap()
         .expect("it dies with the launcher");
     assert_eq!(exit.status, ExitStatus::Signaled(libc::SIGKILL));
+    assert!(container.is_abandoned(), "nobody had killed it");
+    assert!(machine.launcher.has_ended());
     container.delete().unwrap();
     let error = Container::create(
         &machine.runtime,

@@ -18,6 +18,7 @@ use crate::image::Images;
 use crate::lease::{self, Interruption, Running};
 use crate::prepare;
 use crate::sandbox::Sandbox;
+use crate::trouble::{self, Trouble};
 
 /// Why a worker could not work.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum RunError {
         /// What the service said.
         source: Error,
     },
+    /// What makes the containers is gone: only a new process can start another.
+    #[error("the launcher has ended; start the worker again")]
+    Launcher,
 }
 
 /// How long killed containers may take to be gone, at the end of a drain.
@@ -41,8 +45,8 @@ const AFTER_DRAIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 ///
-/// The worker could not register. Once it runs, errors of single executions
-/// end in the log, and in those executions.
+/// The worker could not register, or its launcher ended. Errors of single
+/// executions end in the log, and in those executions.
 pub async fn run(
     service: Service,
     runtime: Runtime,
@@ -81,6 +85,10 @@ pub async fn run(
     ));
     upkeepers.spawn(lease::sweep(service.clone(), config.clone(), upkeep.clone()));
 
+    // Of ours, so that what we stop is only this worker.
+    let stop = stop.child_token();
+    let watched = launcher.clone();
+    upkeepers.spawn(trouble::watch_launcher(watched.clone(), stop.clone()));
     let slots = Arc::new(Semaphore::new(config.slots.get()));
     let executions = TaskTracker::new();
     let images = Images::new(&runtime, config.registries.clone());
@@ -89,12 +97,17 @@ pub async fn run(
         service: service.clone(),
         sandbox: Sandbox { runtime, launcher, images },
         running: Arc::clone(&running),
+        trouble: Trouble::default(),
         config: config.clone(),
     });
     upkeepers.spawn(prepare::prepare(Arc::clone(&host), stop.clone()));
     upkeepers.close();
 
     loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = host.trouble.rest() => {}
+        }
         // A slot before a message: what we take, we start at once.
         let slot = tokio::select! {
             () = stop.cancelled() => break,
@@ -139,5 +152,5 @@ pub async fn run(
     upkeep.cancel();
     upkeepers.wait().await;
     info!(host.id = %host.id, "worker {} has stopped", host.id);
-    Ok(())
+    if watched.has_ended() { Err(RunError::Launcher) } else { Ok(()) }
 }

@@ -16,6 +16,7 @@ use crate::metrics::{self, UsedSlot};
 use crate::output::{Output, Piece};
 use crate::sandbox::{Ended, Live, Sandbox};
 use crate::trace;
+use crate::trouble::Trouble;
 
 /// How often the output of a running execution goes to the service.
 const FLUSH: Duration = Duration::from_millis(500);
@@ -32,6 +33,7 @@ pub(crate) struct Host {
     pub(crate) service: Service,
     pub(crate) sandbox: Sandbox,
     pub(crate) running: Arc<Running>,
+    pub(crate) trouble: Trouble,
     pub(crate) config: Config,
 }
 
@@ -95,11 +97,17 @@ async fn carry_out(
             Ended {
                 finish: Finish::new(Outcome::CouldNotStart, "the worker failed; see its log"),
                 may_pass: false,
+                of_host: false,
                 container: None,
             }
         }
     };
 
+    if ended.of_host {
+        host.trouble.failed(Instant::now().into_std());
+    } else if ended.container.is_some() {
+        host.trouble.started();
+    }
     match entry.stop.reason() {
         // Another worker has it; what we know of it is of no use to anybody.
         Some(Interruption::LeaseLost) => dropped(&key),

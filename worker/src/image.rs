@@ -12,6 +12,7 @@ use abax_runtime::reference::{ParseError, Reference};
 use abax_runtime::registry::{self, PullError, RegistriesConfig};
 
 use crate::metrics;
+use crate::trouble::is_of_host;
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +26,9 @@ pub(crate) enum ImageError {
 }
 
 impl ImageError {
-    /// True where it may be there later with nothing changed.
+    /// True where it may be there later, or elsewhere, with nothing changed.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(self, Self::Pull { source, .. } if source.is_transient())
+        matches!(self, Self::Pull { source, .. } if source.is_transient()) || is_of_host(self)
     }
 }
 

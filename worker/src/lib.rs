@@ -9,6 +9,7 @@
 //!                                        ├─ sandbox  options → container → outcome
 //!                                        └─ output   bounded, handed on while it runs
 //! lease     renews what runs here; ends what was halted, or taken from us
+//! trouble   rests, or stops, when this host cannot start anything
 //! ```
 //!
 #![doc = include_str!("../README.md")]
@@ -21,6 +22,7 @@ mod trace;
 mod consume;
 mod execute;
 mod lease;
+mod trouble;
 
 mod image;
 mod output;

@@ -22,6 +22,7 @@ use crate::lease::Stop;
 use crate::metrics;
 use crate::output::Output;
 use crate::trace::TRACEPARENT;
+use crate::trouble::is_of_host;
 
 /// What containers are made of and with.
 #[derive(Debug)]
@@ -50,14 +51,21 @@ impl Live {
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) finish: Finish,
-    /// True: nothing ran, and the same may run later.
+    /// True: nothing ran, or was ended by our own failure; the same may run later.
     pub(crate) may_pass: bool,
+    /// True: this host failed, whatever was to run.
+    pub(crate) of_host: bool,
     pub(crate) container: Option<Container>,
 }
 
 impl Ended {
     fn without_container(outcome: Outcome, reason: String) -> Self {
-        Self { finish: Finish::new(outcome, reason), may_pass: false, container: None }
+        Self {
+            finish: Finish::new(outcome, reason),
+            may_pass: false,
+            of_host: false,
+            container: None,
+        }
     }
 
     /// Stopped before there was a container.
@@ -69,7 +77,9 @@ impl Ended {
     }
 
     fn could_not_start(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::without_container(Outcome::CouldNotStart, Chain(error).to_string())
+        let ended = Self::without_container(Outcome::CouldNotStart, Chain(error).to_string());
+        let of_host = is_of_host(error);
+        Self { may_pass: of_host, of_host, ..ended }
     }
 }
 
@@ -115,6 +125,9 @@ impl Sandbox {
         if let Err(error) = info_span!("start").in_scope(|| container.start()) {
             let mut ended = Ended::could_not_start(&error);
             ended.finish.exit_code = Some(i32::from(error.exit_code()));
+            // So that we know whether it ended with its launcher.
+            let _ = container.wait();
+            ended.may_pass |= container.is_abandoned();
             ended.container = Some(container);
             return ended;
         }
@@ -128,6 +141,11 @@ impl Sandbox {
         let finished = live.reached(config, Phase::Exited);
         drain(config, live, &mut output);
         drop(running);
+        if container.is_abandoned() && stopped.is_none() {
+            let reason = "the launcher ended, and the container with it".to_owned();
+            let ended = Ended::without_container(Outcome::Lost, reason);
+            return Ended { may_pass: true, container: Some(container), ..ended };
+        }
         let runtime = begun.elapsed();
         let used = container.usage();
         let mut finish = match exit {
@@ -162,7 +180,7 @@ impl Sandbox {
             runtime,
             peak_memory_bytes: used.peak_memory_bytes,
         };
-        Ended { finish, may_pass: false, container: Some(container) }
+        Ended { finish, may_pass: false, of_host: false, container: Some(container) }
     }
 
     fn options(&self, config: &Config, claim: &Claim, limits: Limits) -> Options {

@@ -141,6 +141,8 @@ pub struct Container {
 struct Ending {
     status: Channel,
     exit: Option<Exit>,
+    /// Whether the launcher was gone before it could tell the exit.
+    abandoned: bool,
 }
 
 impl Container {
@@ -252,7 +254,7 @@ impl Container {
             terminal: None,
             launcher: launcher.clone(),
             handshake: Mutex::new(None),
-            ending: Mutex::new(Ending { status, exit: None }),
+            ending: Mutex::new(Ending { status, exit: None, abandoned: false }),
             cgroup: cgroup.disarm(),
             directory: Some(directory),
             bridge: None,
@@ -396,6 +398,7 @@ impl Container {
             _ => {
                 self.kill_all();
                 readable(self.pidfd.as_fd(), None).map_err(|source| WaitError::Wait { source })?;
+                ending.abandoned = true;
                 ExitStatus::Signaled(libc::SIGKILL)
             }
         };
@@ -414,6 +417,12 @@ impl Container {
             lock(&self.record).status = Status::Stopped;
         }
         Ok(Some(exit))
+    }
+
+    /// Whether it ended because its launcher did, and not by itself or by anybody's wish; known
+    /// once it was waited for.
+    pub fn is_abandoned(&self) -> bool {
+        lock(&self.ending).abandoned
     }
 
     /// Sends a signal to init. A container that has ended is fine.

@@ -111,6 +111,12 @@ impl Launcher {
         self.inner.process.lock().unwrap_or_else(PoisonError::into_inner).id()
     }
 
+    /// Whether the process has ended, and its containers with it: it makes no more of them.
+    pub fn has_ended(&self) -> bool {
+        let mut process = self.inner.process.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(process.try_wait(), Ok(Some(_)))
+    }
+
     /// Sends a request. What comes of it comes over the sockets that go with it.
     pub(super) fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.inner.requests.as_ref().expect("taken on drop only").send(request, descriptors)
