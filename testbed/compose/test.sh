@@ -90,10 +90,12 @@ grep -q 'abax actor send --wait greeter' "$site/quickstart.sh" || fail "no quick
 at_site bash -eu "$site/quickstart.sh" >"$site/quickstart.log" 2>&1 ||
     { cat "$site/quickstart.log" >&2; fail "the quickstart"; }
 grep -q 'Contents of MSG: hello from the command line' "$site/quickstart.log" || fail "no log in the quickstart"
+# By the broker, not by hosts that look for themselves.
+compose exec -T rabbitmq rabbitmqctl --quiet list_queues name type >"$site/queues"
+grep -q '^abax\.default\..*quorum' "$site/queues" || fail "no queue: $(cat "$site/queues")"
 
 TOKEN=$(compose run --rm -T token 2>/dev/null)
 export TOKEN ABAX_TOKEN=$TOKEN
-# Every request is told apart by the API process that answered it.
 at_site abax actor executions hello >/dev/null || fail "the token of the stack"
 
 # Sends NUMBER messages, and keeps what was accepted: execution id and text.
@@ -184,5 +186,6 @@ say "what waited in the backup was executed, what had ended is there"
 say "down"
 compose down --volumes >/dev/null 2>&1
 [[ -z $(docker ps --all --quiet) ]] || fail "containers are left: $(docker ps --all)"
-[[ -z $(docker volume ls --quiet) ]] || fail "volumes are left: $(docker volume ls)"
+volumes=$(docker volume ls --quiet --filter label=com.docker.compose.project=abax)
+[[ -z $volumes ]] || fail "volumes are left: $volumes"
 say "ok, after $SECONDS s"
