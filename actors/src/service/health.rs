@@ -137,16 +137,19 @@ fn words(error: &Error) -> String {
     match &**source {
         sqlx::Error::Io(_) => "the database cannot be reached".to_owned(),
         sqlx::Error::PoolTimedOut => "the database gives no connection".to_owned(),
-        sqlx::Error::Database(source) => match source.code().as_deref() {
-            // SQLite's FULL, READONLY and IOERR with their extensions; PostgreSQL's
-            // disk_full.
-            Some("13" | "53100") => "the disk of the database is full".to_owned(),
-            Some("8") => "the database cannot be written to".to_owned(),
-            Some("10") => "the disk of the database fails".to_owned(),
-            Some("57P01" | "57P02" | "57P03") => "the database is starting or stopping".to_owned(),
-            Some(code) => format!("the database refuses (code {code})"),
-            None => "the database refuses".to_owned(),
-        },
+        sqlx::Error::Database(source) => {
+            let code = source.code().unwrap_or_default();
+            // SQLite's are numbers with the kind in the low byte, PostgreSQL's five letters.
+            match (code.as_ref(), code.parse::<u16>().map(|code| code & 0xff)) {
+                ("53100", _) | (_, Ok(13)) => "the disk of the database is full".to_owned(),
+                ("57P01" | "57P02" | "57P03", _) => {
+                    "the database is starting or stopping".to_owned()
+                }
+                ("25006", _) | (_, Ok(8)) => "the database cannot be written to".to_owned(),
+                (_, Ok(10)) => "the disk of the database fails".to_owned(),
+                _ => format!("the database refuses (code {code})"),
+            }
+        }
         _ => "the database is not available".to_owned(),
     }
 }
