@@ -51,7 +51,7 @@ pub use json::{Json, JsonError};
 pub use message::{ContentType, MessageBody, NewMessage};
 pub use metrics::describe_metrics;
 pub use permission::{Caller, Level, Role, Tenant};
-pub use queue::Delivery;
+pub use queue::{Delivery, QueueState};
 pub use service::{
     Claim, ClaimKey, Deleted, Health, HostInfo, Hosts, Interruption, Load, Preparation, Readiness,
     Renewal, Service, Swept,

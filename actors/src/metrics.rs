@@ -167,3 +167,13 @@ pub(crate) fn queue_connected(connected: bool) {
 pub(crate) fn activations_pending(count: usize) {
     gauge!(ACTIVATIONS_PENDING).set(count as f64);
 }
+
+/// The broker confirmed an activation.
+pub(crate) fn activation_published() {
+    counter!(ACTIVATIONS).increment(1);
+}
+
+/// The broker returned an activation.
+pub(crate) fn activation_returned() {
+    counter!(ACTIVATIONS_RETURNED).increment(1);
+}

@@ -9,7 +9,7 @@ use crate::actor::Actor;
 use crate::service::ClaimKey;
 
 /// A name space of users and actors; nothing crosses it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tenant(String);
 
 impl Tenant {

@@ -22,6 +22,18 @@ on_each_engine!(
     a_lease_that_was_renewed_in_time_is_not_given_up,
 );
 
+with_a_broker![
+    what_an_execution_sets_counts_with_its_end,
+    what_a_lost_attempt_set_leaves_no_trace,
+    a_late_write_of_a_superseded_attempt_is_refused,
+    a_state_that_a_user_sets_goes_before_what_the_running_execution_has_set,
+    an_execution_sets_the_state_of_another_actor_as_its_owner_would,
+    a_cancelled_execution_keeps_what_it_has_set,
+    a_finish_may_come_twice,
+    output_that_comes_twice_is_kept_once,
+    a_lease_that_was_renewed_in_time_is_not_given_up,
+];
+
 fn number(n: u32) -> Json {
     Json::parse(&n.to_string()).unwrap()
 }

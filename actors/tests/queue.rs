@@ -24,6 +24,16 @@ on_each_engine![
     two_services_on_one_database_share_the_work,
 ];
 
+with_a_broker![
+    a_dropped_delivery_comes_back,
+    what_cannot_be_claimed_comes_back_later_and_holds_nobody_up,
+    a_stateful_actor_runs_one_execution_at_a_time_in_order,
+    the_state_that_one_execution_leaves_is_what_the_next_sees,
+    max_workers_bounds_what_runs_at_once,
+    messages_of_an_actor_in_error_wait_for_its_update,
+    two_services_on_one_database_share_the_work,
+];
+
 async fn a_dropped_delivery_comes_back(engine: Engine) {
     let f = Fixture::new(engine).await;
     let actor = f.actor().await;

@@ -45,6 +45,27 @@ on_each_engine![
     preparations_that_come_to_nothing_rest_longer_each_time,
 ];
 
+with_a_broker![
+    nothing_is_claimed_twice,
+    an_execution_has_its_phases_and_its_end,
+    the_environment_is_that_of_abaco,
+    a_message_keeps_its_trace,
+    health_counts_what_waits_and_runs_and_who_is_there,
+    the_end_told_by_a_superseded_claim_changes_nothing,
+    hosts_that_die_again_and_again_lose_the_execution,
+    renewed_leases_do_not_end,
+    a_drain_spends_no_attempt_and_a_failed_start_does,
+    halting_ends_what_waits_and_interrupts_what_runs,
+    an_execution_that_was_to_be_halted_is_not_tried_again,
+    purging_gives_what_waited_an_end,
+    deleting_an_actor_stops_what_runs_and_then_leaves_nothing,
+    deleting_an_idle_actor_is_done_at_once,
+    logs_are_cut_where_the_limit_is_and_say_so,
+    logs_expire_by_the_actors_wish_up_to_the_ceiling,
+    logs_are_followed_while_they_grow,
+    waiting_ends_with_the_execution_or_with_patience,
+];
+
 async fn nothing_is_claimed_twice(engine: Engine) {
     let f = Fixture::new(engine).await;
     let actor = f.register(|new| new.max_workers = Some(1_000)).await;

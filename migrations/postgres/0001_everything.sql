@@ -29,7 +29,9 @@ create table actors (
     queue text not null,
     log_ex bigint,
     -- When hosts were last told by the sweep that the actor has work.
-    activated_us bigint not null default 0
+    activated_us bigint not null default 0,
+    -- Calls for hosts that found no room, to be repeated when there is some.
+    activations_owed bigint not null default 0
 );
 
 create index actors_by_owner on actors (tenant, owner, created_us);

@@ -23,6 +23,8 @@ create index executions_ended on executions (stored_us) where status in ('COMPLE
 
 -- When hosts were last told by the sweep that the actor has work.
 alter table actors add column activated_us bigint not null default 0;
+-- Calls for hosts that found no room, to be repeated when there is some.
+alter table actors add column activations_owed bigint not null default 0;
 
 -- What a host offers beside slots: null is no limit. `classes` is JSON.
 alter table hosts add column memory_bytes bigint;

@@ -101,6 +101,12 @@ impl RabbitMq {
         evaluate(&self.node.directory, self.node.epmd, erlang)
     }
 
+    /// What the server printed since it was started last.
+    pub fn log(&self) -> String {
+        let printed = fs::read(self.node.directory.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&printed).into_owned()
+    }
+
     /// Kills all processes of the server by SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {

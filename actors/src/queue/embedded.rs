@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::Delivery;
+use super::{Delivery, Hold, capacity};
 use crate::clock::{Clock, Time};
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
@@ -152,15 +152,11 @@ impl Embedded {
             taken.reserved.insert(execution.clone(), reserved);
             let reservation =
                 Reservation { queue: self.clone(), execution: Some(execution.clone()) };
-            return Ok(Some(Delivery { execution, actor, reservation }));
+            let hold = Hold::Reserved(reservation);
+            return Ok(Some(Delivery { execution, actor, hold }));
         }
         Ok(None)
     }
-}
-
-/// How many executions of an actor may run at once.
-pub(crate) fn capacity(stateless: bool, max_workers: Option<u32>, default: u32) -> u64 {
-    if stateless { u64::from(max_workers.unwrap_or(default).max(1)) } else { 1 }
 }
 
 /// Keeps an execution from being delivered twice by this process.

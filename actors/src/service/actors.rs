@@ -142,7 +142,7 @@ impl Service {
             .await?;
         self.actors_changed();
         // Messages that waited for an actor in ERROR may run.
-        self.0.queue.wake();
+        self.0.queue.actor_changed(&updated.id);
         Ok(updated)
     }
 

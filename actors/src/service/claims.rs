@@ -18,10 +18,9 @@ use crate::clock::Time;
 use crate::environment::environment;
 use crate::error::Error;
 use crate::execution::{Execution, ExecutionStatus, Phase};
-use crate::id::{ExecutionId, HostId, WorkerId};
+use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
 use crate::message::NewMessage;
-use crate::queue::Delivery;
-use crate::queue::embedded::capacity;
+use crate::queue::{Activation, Delivery, capacity};
 use crate::store::executions::Stored;
 use crate::store::logs::Piece;
 use crate::store::{self, Connection};
@@ -111,7 +110,7 @@ impl Service {
     ///
     /// Only those of every function; wait a little before the next try.
     pub async fn receive(&self) -> Result<Delivery, Error> {
-        self.0.queue.receive(&self.0.config.queues).await
+        self.0.queue.receive(&self.0.config.queues, 8).await
     }
 
     /// Makes a delivered execution the host's for the time of `lease`, and settles
@@ -130,19 +129,34 @@ impl Service {
         let now = self.0.clock.now();
         let execution = delivery.execution.clone();
         let host = host.clone();
+        let called = self.0.queue.broker().is_some();
         let default_capacity = self.0.config.max_workers_per_actor;
         let api_server = self.0.config.api_server.clone();
+        let actor = delivery.actor.clone();
         let claimed = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let lease_until = now.after(lease);
-                    claim(c, &execution, &host, now, lease_until, default_capacity, &api_server)
-                        .await
+                    let by = By { host, now, lease_until, default_capacity, api_server };
+                    let claimed = claim(c, &execution, &by).await?;
+                    if called {
+                        follow(c, &actor, claimed, &by).await
+                    } else {
+                        Ok((claimed, Follow::Nothing))
+                    }
                 })
             })
             .await;
+        let claimed = claimed.map(|(claimed, follow)| {
+            match (follow, self.0.queue.broker()) {
+                (Follow::Publish(activation), _) => self.0.queue.activate(activation),
+                (Follow::Owed, Some(broker)) => broker.owed(&delivery.actor),
+                _ => {}
+            }
+            claimed
+        });
         match claimed {
             Ok(Claimed::Yes(claim)) => {
                 delivery.ack();
@@ -154,10 +168,20 @@ impl Service {
                 Ok(None)
             }
             Ok(Claimed::NoRoom) => {
-                delivery.retry_after(NO_ROOM);
+                if called {
+                    // Whoever makes room publishes it again.
+                    delivery.ack();
+                } else {
+                    delivery.retry_after(NO_ROOM);
+                }
                 Ok(None)
             }
             Err(error) => {
+                if let Some(broker) = self.0.queue.broker()
+                    && !error.is_transient()
+                {
+                    broker.put_off(&delivery.execution, CLAIM_AGAIN).await;
+                }
                 delivery.retry_after(CLAIM_AGAIN);
                 Err(error)
             }
@@ -294,15 +318,63 @@ impl Service {
     }
 }
 
-async fn claim(
-    c: &mut Connection,
-    id: &ExecutionId,
-    host: &HostId,
+/// Who claims, when and how.
+#[derive(Clone)]
+struct By {
+    host: HostId,
     now: Time,
     lease_until: Time,
     default_capacity: u32,
-    api_server: &str,
-) -> Result<Claimed, Error> {
+    api_server: String,
+}
+
+/// What becomes of the activation that a claim was called by.
+enum Follow {
+    /// It is used up.
+    Nothing,
+    /// Another follows it.
+    Publish(Activation),
+    /// Another would follow it, but there is no room: it is noted.
+    Owed,
+}
+
+/// What an activation comes to: an execution, if the actor has one that may run,
+/// though it is not the one that was first when the activation came. The next
+/// activation follows it, if more wait than are called for.
+async fn follow(
+    c: &mut Connection,
+    actor: &ActorId,
+    mut claimed: Claimed,
+    by: &By,
+) -> Result<(Claimed, Follow), Error> {
+    let mut work = store::activations::work(c, actor, by.now, by.default_capacity).await?;
+    if matches!(claimed, Claimed::Gone)
+        && let Some(next) = work.as_ref().and_then(|work| work.next.clone())
+    {
+        claimed = claim(c, &next, by).await?;
+        work = store::activations::work(c, actor, by.now, by.default_capacity).await?;
+    }
+    let Some(work) = work.filter(|work| work.runnable) else {
+        return Ok((claimed, Follow::Nothing));
+    };
+    let spread = store::activations::spread(work.capacity);
+    let more = match claimed {
+        Claimed::Yes(_) => work.waiting >= spread,
+        Claimed::NoRoom => work.waiting > 0,
+        Claimed::Gone => false,
+    };
+    if !more {
+        return Ok((claimed, Follow::Nothing));
+    }
+    if work.room() > 0 && matches!(claimed, Claimed::Yes(_)) {
+        return Ok((claimed, Follow::Publish(work.activation)));
+    }
+    store::activations::owe(c, actor, spread).await?;
+    Ok((claimed, Follow::Owed))
+}
+
+async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed, Error> {
+    let &By { ref host, now, lease_until, default_capacity, ref api_server } = by;
     let Some(stored) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);
     };

@@ -107,7 +107,7 @@ impl Service {
     ) -> Result<(), Error> {
         let now = self.0.clock.now();
         let (caller, actor, execution) = (caller.clone(), actor.to_owned(), execution.to_owned());
-        let (id, cancelled) = self
+        let (id, actor, cancelled) = self
             .0
             .store
             .write(move |c| {
@@ -136,14 +136,14 @@ impl Service {
                             });
                         }
                     };
-                    Ok((execution.id, cancelled))
+                    Ok((execution.id, actor.id, cancelled))
                 })
             })
             .await?;
         crate::metrics::executions_cancelled(cancelled.into());
         self.changed(&id);
         // A stateful actor's next execution may run.
-        self.0.queue.wake();
+        self.0.queue.actor_changed(&actor);
         Ok(())
     }
 

@@ -8,10 +8,10 @@ use tracing::warn;
 
 use super::Service;
 use crate::clock::Time;
-use crate::config::QueueConfig;
 use crate::error::{Chain, Error};
 use crate::execution::ExecutionStatus;
 use crate::metrics;
+use crate::queue::QueueState;
 use crate::store;
 
 /// A host that renewed within this time counts as alive.
@@ -101,10 +101,13 @@ impl Service {
     /// Brings what the metrics say of the queue up to date, for who is about to show
     /// them.
     pub fn show_queue(&self) {
-        if let QueueConfig::Database = self.0.config.queue {
-            metrics::queue_connected(true);
-            metrics::activations_pending(0);
-        }
+        let (connected, unpublished) = match self.queue_state() {
+            Some(state) => (state.connected, state.unpublished),
+            // The database is the queue.
+            None => (true, 0),
+        };
+        metrics::queue_connected(connected);
+        metrics::activations_pending(unpublished);
     }
 
     /// Whether the database takes writes and the queue messages. Cheap, though not
@@ -124,7 +127,31 @@ impl Service {
                 readiness.problems.push(problem);
             }
         }
+        if self.queue_state().is_some_and(|state| !state.connected) {
+            let degraded = "the queue is unavailable: messages are accepted and delayed";
+            readiness.degraded.push(degraded.to_owned());
+        }
         readiness
+    }
+
+    /// How the broker of the queue is reached from here; none where the database
+    /// is the queue.
+    #[must_use]
+    pub fn queue_state(&self) -> Option<QueueState> {
+        self.0.queue.broker().map(|broker| broker.rabbit().state())
+    }
+
+    /// How many activations wait at the broker for hosts of each class; nothing
+    /// where the database is the queue.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::QueueUnavailable`], beside those of every function.
+    pub async fn waiting_activations(&self) -> Result<BTreeMap<String, u64>, Error> {
+        match self.0.queue.broker() {
+            Some(broker) => broker.depths(&self.0.config.queues).await,
+            None => Ok(BTreeMap::new()),
+        }
     }
 }
 

@@ -137,6 +137,10 @@ impl Service {
     ///
     /// Only those of every function.
     pub async fn activate_overdue(&self) -> Result<u64, Error> {
+        if self.queue_state().is_some_and(|state| !state.connected) {
+            // They would only pile up here.
+            return Ok(0);
+        }
         let now = self.0.clock.now();
         let default_capacity = self.0.config.max_workers_per_actor;
         let overdue = store::waiting::Overdue {
@@ -154,8 +158,10 @@ impl Service {
             })
             .await?;
         let count = activations.len() as u64;
-        for activation in activations {
-            self.0.queue.activate(activation);
+        if let Some(broker) = self.0.queue.broker() {
+            broker.repeat(activations).await?;
+        } else if count > 0 {
+            self.0.queue.wake();
         }
         Ok(count)
     }

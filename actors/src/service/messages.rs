@@ -7,8 +7,7 @@ use crate::id::ExecutionId;
 use crate::message::NewMessage;
 use crate::metrics;
 use crate::permission::{Caller, Level};
-use crate::queue::Activation;
-use crate::queue::embedded::capacity;
+use crate::queue::{Activation, capacity};
 use crate::store;
 use crate::store::accept::Accept;
 
@@ -32,13 +31,14 @@ impl Service {
         let now = self.0.clock.now();
         let capacity =
             capacity(actor.stateless, actor.max_workers, self.0.config.max_workers_per_actor);
+        let calls = store::activations::spread(capacity);
         let accept = Accept {
             execution: ExecutionId::generate(),
             actor: actor.id.clone(),
             executor: caller.user.clone(),
             message,
             now,
-            count_to: capacity + 1,
+            count_to: calls + 1,
         };
         let id = accept.execution.clone();
         let waiting = self
@@ -50,9 +50,8 @@ impl Service {
             .await?
             .ok_or_else(|| Error::ShuttingDown { actor: actor.id.to_string() })?;
         metrics::message_accepted();
-        // Each claim calls a host for the next one, so no more calls are needed
-        // than can be answered at once.
-        if waiting <= capacity {
+        // Each claim calls a host for the next one, so a few calls are enough.
+        if waiting <= calls {
             self.0.queue.activate(Activation::of(&actor));
         }
         Ok(Execution::accepted(id, &actor, caller.user.clone(), now))

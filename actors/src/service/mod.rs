@@ -28,7 +28,7 @@ pub use upkeep::Swept;
 
 use crate::actor::Actor;
 use crate::clock::Clock;
-use crate::config::{Config, DatabaseConfig, QueueConfig};
+use crate::config::{Config, DatabaseConfig};
 use crate::error::{Error, Noun};
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::{Caller, Level};
@@ -76,14 +76,12 @@ impl Service {
     /// [`Error::StoreUnavailable`]: the file cannot be opened or made, or the
     /// server does not answer. [`Error::Migrate`]: the schema of a file is newer
     /// than this program, or was changed. [`Error::NotMigrated`]: that of a server
-    /// is older.
+    /// is older. [`Error::Invalid`]: the address of the queue is none. A broker that
+    /// does not answer is no error: it may come later.
     pub async fn open(config: Config, clock: Clock) -> Result<Self, Error> {
-        let QueueConfig::Database = config.queue else {
-            return Err(Error::invalid("queue", "only the database's is spoken yet"));
-        };
         let store = Store::open(&config.database).await?;
         together::set_clock(&store, &clock).await?;
-        let queue = Queue::embedded(store.clone(), clock.clone(), config.max_workers_per_actor);
+        let queue = Queue::open(&config, store.clone(), clock.clone())?;
         let inner = Arc::new(Inner {
             config,
             clock,
@@ -141,6 +139,7 @@ impl Service {
     fn actors_changed(&self) {
         self.0.store.announce(Announcement::Actors);
         self.0.actors_changed.notify_one();
+        self.0.queue.tenants_changed();
     }
 
     /// Waits until `execution` may have changed, by a change of this process or

@@ -52,7 +52,9 @@ impl Service {
             })
             .await?;
         self.changed(&claim.execution);
-        self.0.queue.wake();
+        if !matches!(settled, Settled::Not) {
+            self.0.queue.made_room(&claim.execution);
+        }
         if let Settled::Ended(ended) = &settled {
             ended.count();
         }
@@ -131,7 +133,11 @@ impl Service {
             })
             .await?;
         self.changed(&claim.execution);
-        self.0.queue.wake();
+        match &settled {
+            Settled::Not | Settled::Before => {}
+            Settled::Ended(_) => self.0.queue.made_room(&claim.execution),
+            Settled::Waits => self.0.queue.waits_again(&claim.execution, delay),
+        }
         match (&settled, attempt) {
             (Settled::Not | Settled::Before, _) => return Ok(false),
             (Settled::Ended(ended), _) => ended.count(),

@@ -44,7 +44,10 @@ async fn hear(mut heard: Heard, service: Weak<Inner>) {
                 // Nobody listening is fine.
                 let _ = service.changes.send(execution);
             }
-            Announcement::Actors => service.actors_changed.notify_one(),
+            Announcement::Actors => {
+                service.actors_changed.notify_one();
+                service.queue.tenants_changed();
+            }
             Announcement::Work => service.queue.wake_here(),
         }
     }

@@ -90,9 +90,6 @@ impl Service {
             }
         }
         metrics::attempts_repeated(by.why(), swept.retried);
-        if swept != Swept::default() {
-            self.0.queue.wake();
-        }
         Ok(swept)
     }
 
@@ -137,6 +134,11 @@ impl Service {
             })
             .await?;
         self.changed(&changed);
+        match &given_up {
+            Settled::Not | Settled::Before => {}
+            Settled::Ended(_) => self.0.queue.made_room(&changed),
+            Settled::Waits => self.0.queue.waits_again(&changed, Duration::ZERO),
+        }
         Ok(given_up)
     }
 }

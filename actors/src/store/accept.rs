@@ -16,12 +16,12 @@ pub(crate) struct Accept {
     pub(crate) executor: String,
     pub(crate) message: NewMessage,
     pub(crate) now: Time,
-    /// Up to how many of the actor's waiting executions are counted.
+    /// Up to how many of the actor's executions that could run are counted.
     pub(crate) count_to: u64,
 }
 
 /// Stores an execution with its message, and says how many executions of the
-/// actor wait now, this one counted; none when the actor has gone or is going.
+/// actor could run now, this one counted; none when the actor has gone or is going.
 /// One that is stored already, by a try whose answer was lost, stays as it is.
 pub(crate) async fn accept(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Error> {
     match c {
@@ -60,8 +60,10 @@ async fn by_statements(c: &mut Connection, accept: &Accept) -> Result<Option<u64
     .await
     .map_err(failed("store the message"))?;
     let waiting: i64 = sql("select count(*) from (select 1 from executions \
-             where actor_id = $1 and status = 'SUBMITTED' limit $2) as waiting")
+             where actor_id = $1 and status = 'SUBMITTED' and visible_us <= $2 \
+             limit $3) as waiting")
     .bind(accept.actor.as_str())
+    .bind(accept.now.micros())
     .bind(i64::try_from(accept.count_to).unwrap_or(i64::MAX))
     .scalar(c)
     .await
@@ -85,7 +87,8 @@ async fn at_once(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Err
              insert into messages (execution_id, kind, body, content_type, environment) \
              select id, $5, $6, $7, $8 from execution) \
          select 1 + (select count(*) from (select 1 from executions \
-                     where actor_id = $2 and status = 'SUBMITTED' limit $9) as waiting) \
+                     where actor_id = $2 and status = 'SUBMITTED' and visible_us <= $4 \
+                     limit $9) as waiting) \
          from actor")
     .bind(accept.execution.as_str())
     .bind(accept.actor.as_str())

@@ -4,6 +4,7 @@
 //! text per statement, [`dialect`] what cannot be the same.
 
 pub(crate) mod accept;
+pub(crate) mod activations;
 pub(crate) mod actors;
 mod announcements;
 mod dialect;

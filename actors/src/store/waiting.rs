@@ -7,7 +7,7 @@ use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::Tenant;
-use crate::queue::Activation;
+use crate::queue::{Activation, capacity};
 
 /// How many executions of an actor wait.
 pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
@@ -106,12 +106,12 @@ pub(crate) struct Overdue {
 }
 
 /// Notes that hosts are called for actors that have had work and room for a
-/// while; says for which.
+/// while; says for which, and for how many executions of each.
 pub(crate) async fn call_for_overdue(
     c: &mut Connection,
     overdue: Overdue,
-) -> Result<Vec<Activation>, Error> {
-    let rows = sql("update actors set activated_us = $1 where id in ( \
+) -> Result<Vec<(Activation, u64)>, Error> {
+    let rows = sql("update actors set activated_us = $1, activations_owed = 0 where id in ( \
              with recursive waiting (actor_id) as ( \
                  select min(actor_id) from executions where status = 'SUBMITTED' \
                  union all \
@@ -129,7 +129,12 @@ pub(crate) async fn call_for_overdue(
                  else (select e.visible_us from executions e where e.actor_id = a.id \
                        and e.status = 'SUBMITTED' order by e.sequence limit 1) <= $2 end \
              order by a.activated_us limit $5) \
-         returning id, tenant, queue")
+         returning id, tenant, queue, stateless, max_workers, \
+             (select count(*) from executions e \
+              where e.actor_id = actors.id and e.status = 'RUNNING') as running, \
+             (select count(*) from (select 1 from executions e \
+              where e.actor_id = actors.id and e.status = 'SUBMITTED' and e.visible_us <= $1 \
+              limit 4) as waiting) as waiting")
     .bind(overdue.now.micros())
     .bind(overdue.since.micros())
     .bind(overdue.called_before.micros())
@@ -141,11 +146,16 @@ pub(crate) async fn call_for_overdue(
     rows.iter()
         .map(|row| {
             let fields = Fields::of(row, "actors");
-            Ok(Activation {
+            let max = fields.parsed_if_any("max_workers", |n: i64| u32::try_from(n).ok())?;
+            let capacity = capacity(fields.get("stateless")?, max, overdue.default_capacity);
+            let count = |column| fields.parsed(column, |n: i64| u64::try_from(n).ok());
+            let room = capacity.saturating_sub(count("running")?);
+            let activation = Activation {
                 actor: fields.parsed("id", |text: String| ActorId::parse(&text))?,
                 tenant: Tenant::new(fields.get::<String>("tenant")?),
                 class: fields.get("queue")?,
-            })
+            };
+            Ok((activation, room.min(count("waiting")?)))
         })
         .collect()
 }
