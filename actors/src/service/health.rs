@@ -166,14 +166,16 @@ fn words(error: &Error) -> String {
         sqlx::Error::PoolTimedOut => "the database gives no connection".to_owned(),
         sqlx::Error::Database(source) => {
             let code = source.code().unwrap_or_default();
-            // SQLite's are numbers with the kind in the low byte, PostgreSQL's five letters.
-            match (code.as_ref(), code.parse::<u16>().map(|code| code & 0xff)) {
-                ("53100", _) | (_, Ok(13)) => "the disk of the database is full".to_owned(),
+            // SQLite's are short numbers with the kind in the low byte, PostgreSQL's have
+            // five characters.
+            let of_sqlite = (code.len() < 5).then(|| code.parse::<u16>().ok()).flatten();
+            match (code.as_ref(), of_sqlite.map(|code| code & 0xff)) {
+                ("53100", _) | (_, Some(13)) => "the disk of the database is full".to_owned(),
                 ("57P01" | "57P02" | "57P03", _) => {
                     "the database is starting or stopping".to_owned()
                 }
-                ("25006", _) | (_, Ok(8)) => "the database cannot be written to".to_owned(),
-                (_, Ok(10)) => "the disk of the database fails".to_owned(),
+                ("25006", _) | (_, Some(8)) => "the database cannot be written to".to_owned(),
+                (_, Some(10)) => "the disk of the database fails".to_owned(),
                 _ => format!("the database refuses (code {code})"),
             }
         }
