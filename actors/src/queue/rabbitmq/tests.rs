@@ -347,3 +347,24 @@ async fn a_broker_that_stops_answering_holds_nobody_up() {
     }
     assert_eq!(seen, actors);
 }
+
+#[tokio::test]
+async fn a_user_needs_no_rights_but_on_its_own_names() {
+    let broker = testbed::Broker::share().unwrap();
+    let (prefix, user) = (broker.prefix(), format!("u{}", broker.prefix()));
+    let allowed = format!(
+        "rabbit_auth_backend_internal:add_user(<<\"{user}\">>, <<\"pw\">>, <<\"testbed\">>), \
+         rabbit_auth_backend_internal:set_permissions(<<\"{user}\">>, <<\"/\">>, \
+         <<\"^{prefix}\\\\.\">>, <<\"^(amq\\\\.default|{prefix}\\\\..*)$\">>, \
+         <<\"^{prefix}\\\\.\">>, <<\"testbed\">>)."
+    );
+    assert_eq!(broker.evaluate(&allowed).unwrap(), "ok");
+    let mut config = config(broker.url().replace("abax@", &format!("{user}@")), prefix);
+    config.password = Some("pw".into());
+    let queue = RabbitMq::open(&config).unwrap();
+    queue.set_tenants(tenants(&["one"]));
+    let actor = ActorId::generate();
+    queue.publish(activation("one", &actor));
+    assert_eq!(*receive(&queue, 1).await.actor(), actor);
+    until("it may ask", async || depth(&queue, "one").await == 0).await;
+}
