@@ -35,7 +35,8 @@ pub(crate) enum LogFormat {
 ///
 /// A collector's URL that is none.
 pub(crate) fn init(settings: &Settings, service: Option<&'static str>) -> anyhow::Result<()> {
-    let default = if service.is_some() { "info" } else { "warn" };
+    // What the broker's client tells as errors we cope with, and tell ourselves.
+    let default = if service.is_some() { "info,lapin=off" } else { "warn,lapin=off" };
     let filter = EnvFilter::new(settings.log.level.as_deref().unwrap_or(default));
     let lines = match settings.log.format {
         LogFormat::Text => fmt::layer()
