@@ -38,7 +38,7 @@ async fn main() -> anyhow::Result<()> {
     }
     report("accepted", messages / senders * senders, started.elapsed());
 
-    let info = HostInfo { name: "bench".into(), version: "0".into(), slots: 16 };
+    let info = HostInfo::new("bench", "0", 16);
     let host = service.register_host(info).await?;
     let started = Instant::now();
     let handled = messages.min(4_000);
@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
         let (service, host) = (service.clone(), host.clone());
         tokio::spawn(async move {
             for _ in 0..handled / 16 {
-                let delivery = service.receive().await?;
+                let delivery = service.receive(&["default".to_owned()], 1).await?;
                 let claim = service.claim(delivery, &host, Duration::from_secs(60)).await?;
                 if let Some(claim) = claim {
                     service.finish(&claim.key, Finish::new(Outcome::Succeeded, "")).await?;

@@ -366,7 +366,7 @@ fn check_text(field: &str, text: &str, limit: usize) -> Result<(), Error> {
 }
 
 /// Docker's memory sizes: bytes, or a number with `b`, `k`, `m` or `g` (binary).
-fn parse_memory(text: &str) -> Option<u64> {
+pub(crate) fn parse_memory(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

@@ -13,6 +13,8 @@ pub enum Noun {
     Alias,
     /// An execution.
     Execution,
+    /// A host.
+    Host,
 }
 
 impl fmt::Display for Noun {
@@ -21,6 +23,7 @@ impl fmt::Display for Noun {
             Self::Actor => "actor",
             Self::Alias => "alias",
             Self::Execution => "execution",
+            Self::Host => "host",
         })
     }
 }

@@ -21,6 +21,7 @@ mod python;
 
 mod actor;
 mod execution;
+mod host;
 mod message;
 mod permission;
 mod worker;
@@ -46,6 +47,7 @@ pub use error::{Chain, Error, Noun};
 pub use execution::{
     Execution, ExecutionStatus, ExecutionsSummary, Finish, Logs, Outcome, Phase, Phases, Usage,
 };
+pub use host::{Host, HostInfo, HostStatus};
 pub use id::{ActorId, ExecutionId, HostId, WorkerId};
 pub use json::{Json, JsonError};
 pub use message::{ContentType, MessageBody, NewMessage};
@@ -53,8 +55,8 @@ pub use metrics::describe_metrics;
 pub use permission::{Caller, Level, Role, Tenant};
 pub use queue::{Delivery, QueueState};
 pub use service::{
-    Claim, ClaimKey, Deleted, Health, HostInfo, Hosts, Interruption, Load, Preparation, Readiness,
-    Renewal, Service, Swept,
+    Claim, ClaimKey, Deleted, Health, Hosts, Interruption, Load, Preparation, Readiness, Renewal,
+    Service, Swept,
 };
 pub use store::Schema;
 pub use trace::TraceParent;

@@ -56,16 +56,19 @@ async fn what_was_accepted_survives_kills_of_the_server() {
             })
         })
         .collect();
-    let host = HostInfo { name: "host".into(), version: "1".into(), slots: 4 };
+    let host = HostInfo::new("host", "1", 4);
     let host = service.register_host(host).await.unwrap();
     let slots: Vec<_> = (0..4)
         .map(|_| {
             let (service, host, stop) = (service.clone(), host.clone(), stop.clone());
             tokio::spawn(async move {
                 let mut finished = Vec::new();
+                let classes = ["default".to_owned()];
                 while !stop.load(Ordering::SeqCst) {
-                    let delivery =
-                        tokio::time::timeout(Duration::from_millis(200), service.receive());
+                    let delivery = tokio::time::timeout(
+                        Duration::from_millis(200),
+                        service.receive(&classes, 1),
+                    );
                     let Ok(Ok(delivery)) = delivery.await else { continue };
                     let Ok(Some(claim)) = service.claim(delivery, &host, LEASE).await else {
                         continue;

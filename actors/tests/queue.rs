@@ -79,7 +79,7 @@ async fn a_receiver_that_gives_up_takes_nothing_along(engine: Engine) {
     while seen.len() < 20 {
         microseconds += 50;
         let patience = Duration::from_micros(microseconds);
-        if let Ok(delivery) = tokio::time::timeout(patience, f.service.receive()).await {
+        if let Ok(delivery) = tokio::time::timeout(patience, fixture::receives(&f.service)).await {
             let delivery = delivery.unwrap();
             assert!(seen.insert(delivery.execution.clone()), "delivered twice");
             held.push(delivery);
@@ -215,7 +215,7 @@ async fn two_services_on_one_database_share_the_work(engine: Engine) {
         let host = fixture::host(&service, name).await;
         let mut done = Vec::new();
         while let Ok(delivery) =
-            tokio::time::timeout(Duration::from_secs(1), service.receive()).await
+            tokio::time::timeout(Duration::from_secs(1), fixture::receives(&service)).await
         {
             if let Some(claim) = service.claim(delivery.unwrap(), &host, LEASE).await.unwrap() {
                 assert!(service.finish(&claim.key, succeeded()).await.unwrap());

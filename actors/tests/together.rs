@@ -7,7 +7,7 @@ mod fixture;
 
 use std::time::{Duration, Instant};
 
-use fixture::{Engine, Fixture, LEASE, PATIENCE, succeeded};
+use fixture::{Engine, Fixture, LEASE, PATIENCE, receives, succeeded};
 
 /// Half of how often they look.
 const AT_ONCE: Duration = Duration::from_millis(250);
@@ -56,7 +56,7 @@ async fn work_is_taken_at_once_by_a_host_of_another_process() {
     let took = shortest(async || {
         let waits = {
             let elsewhere = elsewhere.clone();
-            tokio::spawn(async move { (elsewhere.receive().await.unwrap(), Instant::now()) })
+            tokio::spawn(async move { (receives(&elsewhere).await.unwrap(), Instant::now()) })
         };
         tokio::time::sleep(Duration::from_millis(50)).await;
         let sent = f.send(&actor, "x").await;
@@ -78,9 +78,12 @@ async fn a_new_actor_is_prepared_at_once_by_another_process() {
     let took = shortest(async || {
         let waits = {
             let elsewhere = elsewhere.clone();
-            tokio::spawn(
-                async move { (elsewhere.receive_preparation().await.unwrap(), Instant::now()) },
-            )
+            tokio::spawn(async move {
+                (
+                    elsewhere.receive_preparation(&elsewhere.config().queues).await.unwrap(),
+                    Instant::now(),
+                )
+            })
         };
         tokio::time::sleep(Duration::from_millis(50)).await;
         let actor = f.actor().await;

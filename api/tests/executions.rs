@@ -15,7 +15,7 @@ const LEASE: Duration = Duration::from_secs(60);
 const A_WHILE: Duration = Duration::from_secs(20);
 
 async fn host(running: &Running) -> HostId {
-    let info = HostInfo { name: "test".to_owned(), version: "0".to_owned(), slots: 2 };
+    let info = HostInfo::new("test", "0", 2);
     running.service.register_host(info).await.unwrap()
 }
 
@@ -23,7 +23,7 @@ async fn host(running: &Running) -> HostId {
 async fn claim(running: &Running, host: &HostId) -> Claim {
     timeout(A_WHILE, async {
         loop {
-            let delivery = running.service.receive().await.unwrap();
+            let delivery = running.service.receive(&["default".to_owned()], 1).await.unwrap();
             if let Some(claim) = running.service.claim(delivery, host, LEASE).await.unwrap() {
                 return claim;
             }

@@ -339,8 +339,7 @@ fn a_worker_that_lost_a_lease_kills_the_container_and_its_result_is_dropped() {
     let swept = tokio.block_on(async {
         let database = machine.root().join("service/abax.db");
         let other = Service::open(Config::sqlite(database), Clock::system()).await.unwrap();
-        let (name, version) = ("embedded".to_owned(), "test".to_owned());
-        let host = other.register_host(HostInfo { name, version, slots: 1 }).await.unwrap();
+        let host = other.register_host(HostInfo::new("embedded", "test", 1)).await.unwrap();
         other.recover(&host).await.unwrap()
     });
     assert_eq!(swept.retried, 1, "{swept:?}");

@@ -119,12 +119,13 @@ fn a_result_waits_for_a_database_that_comes_back_within_the_lease() {
 
 /// Takes everything over whose lease is over, as another host.
 async fn take_over(service: &Service, count: usize) -> Vec<Claim> {
-    let (name, version) = ("other".to_owned(), "test".to_owned());
-    let host = service.register_host(HostInfo { name, version, slots: 9 }).await.unwrap();
+    let classes = ["default".to_owned()];
+    let host = service.register_host(HostInfo::new("other", "test", 9)).await.unwrap();
     let mut claims = Vec::new();
     while claims.len() < count {
         service.sweep().await.unwrap();
-        let received = tokio::time::timeout(Duration::from_secs(1), service.receive()).await;
+        let receive = service.receive(&classes, 1);
+        let received = tokio::time::timeout(Duration::from_secs(1), receive).await;
         let Ok(delivery) = received else { continue };
         let lease = Duration::from_secs(60);
         claims.extend(service.claim(delivery.unwrap(), &host, lease).await.unwrap());

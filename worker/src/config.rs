@@ -46,13 +46,22 @@ pub struct Config {
     pub alone: bool,
     /// How many executions run at once.
     pub slots: NonZeroUsize,
+    /// What the memory limits of the actors that run here may add up to; what the
+    /// machine has.
+    pub memory_bytes: Option<u64>,
+    /// What their CPU limits may add up to, in thousandths of a CPU; what the
+    /// machine has.
+    pub milli_cpus: Option<u64>,
+    /// The classes whose actors run here; all that the service knows.
+    pub classes: Option<Vec<String>>,
+    /// Images that are made ready at the start, beside those of the actors that had
+    /// executions within the last day; none.
+    pub prepull: Vec<String>,
     /// How long a claim holds without being renewed; 30 s. After nine tenths of it
     /// the worker kills the container, whether it can reach the service or not.
     pub lease: Duration,
     /// How often claims are renewed; 10 s, a third of the lease.
     pub renew: Duration,
-    /// How often the executions of dead workers are looked for; 5 s.
-    pub sweep: Duration,
     /// How long a stop waits for what runs; 30 s. What runs longer is given
     /// back to the queue.
     pub drain: Duration,
@@ -81,9 +90,12 @@ impl Config {
             name: name.into(),
             alone: false,
             slots,
+            memory_bytes: None,
+            milli_cpus: None,
+            classes: None,
+            prepull: Vec::new(),
             lease: Duration::from_secs(30),
             renew: Duration::from_secs(10),
-            sweep: Duration::from_secs(5),
             drain: Duration::from_secs(30),
             time_limit: None,
             limits: Limits::default(),

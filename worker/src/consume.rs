@@ -6,7 +6,7 @@ use std::time::Duration;
 use abax_actors::{Chain, Error, HostInfo, Service, Swept};
 use abax_runtime::Runtime;
 use abax_runtime::container::Launcher;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,6 +16,7 @@ use crate::Config;
 use crate::execute::{Host, execute};
 use crate::image::Images;
 use crate::lease::{self, Interruption, Running};
+use crate::machine;
 use crate::prepare;
 use crate::sandbox::Sandbox;
 use crate::trouble::{self, Trouble};
@@ -35,6 +36,8 @@ pub enum RunError {
     Launcher,
 }
 
+/// How long after a failure the next message is asked for.
+const RECEIVE_AGAIN: Duration = Duration::from_secs(1);
 /// How long killed containers may take to be gone, at the end of a drain.
 const AFTER_DRAIN: Duration = Duration::from_secs(10);
 
@@ -54,12 +57,16 @@ pub async fn run(
     config: Config,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
+    let info = HostInfo {
+        name: config.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        slots: u32::try_from(config.slots.get()).unwrap_or(u32::MAX),
+        memory_bytes: config.memory_bytes.or_else(machine::memory_bytes),
+        milli_cpus: config.milli_cpus.or_else(machine::milli_cpus),
+        classes: config.classes.clone().unwrap_or_else(|| service.config().queues.clone()),
+    };
     let id = service
-        .register_host(HostInfo {
-            name: config.name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            slots: u32::try_from(config.slots.get()).unwrap_or(u32::MAX),
-        })
+        .register_host(info.clone())
         .await
         .map_err(|source| RunError::Register { source })?;
     if config.alone {
@@ -68,23 +75,18 @@ pub async fn run(
             info!("{} executions of a dead worker are tried again", swept.retried);
         }
     }
-    info!(host.id = %id, slots = config.slots, "worker {id} takes messages");
+    info!(
+        host.id = %id, slots = config.slots, classes = info.classes.join(","),
+        "worker {id} takes messages"
+    );
 
     crate::metrics::describe(config.slots.get());
     let running = Arc::new(Running::default());
+    let (cordon, mut cordoned) = watch::channel(false);
     // Leases are renewed while executions drain, so this stop comes later.
     let upkeep = CancellationToken::new();
     let _upkeep_ends_with_us = upkeep.clone().drop_guard();
     let upkeepers = TaskTracker::new();
-    upkeepers.spawn(lease::renew(
-        service.clone(),
-        id.clone(),
-        config.clone(),
-        Arc::clone(&running),
-        upkeep.clone(),
-    ));
-    upkeepers.spawn(lease::sweep(service.clone(), config.clone(), upkeep.clone()));
-
     // Of ours, so that what we stop is only this worker.
     let stop = stop.child_token();
     let watched = launcher.clone();
@@ -94,38 +96,60 @@ pub async fn run(
     let images = Images::new(&runtime, config.registries.clone());
     let host = Arc::new(Host {
         id,
+        info,
         service: service.clone(),
         sandbox: Sandbox { runtime, launcher, images },
         running: Arc::clone(&running),
         trouble: Trouble::default(),
         config: config.clone(),
     });
+    upkeepers.spawn(lease::renew(Arc::clone(&host), cordon, upkeep.clone()));
     upkeepers.spawn(prepare::prepare(Arc::clone(&host), stop.clone()));
+    upkeepers.spawn(prepare::prepull(Arc::clone(&host), stop.clone()));
     upkeepers.close();
 
+    let mut failures = 0_u32;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             () = host.trouble.rest() => {}
+        }
+        if *cordoned.borrow_and_update() {
+            info!("cordoned: takes no more executions for now");
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = cordoned.wait_for(|cordoned| !cordoned) => {}
+            }
+            info!("takes executions again");
         }
         // A slot before a message: what we take, we start at once.
         let slot = tokio::select! {
             () = stop.cancelled() => break,
             slot = Arc::clone(&slots).acquire_owned() => slot.expect("the semaphore is never closed"),
         };
+        let room = u32::try_from(slots.available_permits() + 1).unwrap_or(u32::MAX);
         let delivery = tokio::select! {
             () = stop.cancelled() => break,
-            delivery = service.receive() => delivery,
+            Ok(()) = cordoned.changed() => continue,
+            delivery = service.receive(&host.info.classes, room) => delivery,
         };
         let delivery = match delivery {
             Ok(delivery) => delivery,
             Err(error) => {
-                warn!(error = %Chain(&error), "could not receive; trying again");
+                // Once, however long it lasts.
+                if failures == 0 {
+                    warn!(error = %Chain(&error), "could not receive; trying again");
+                }
+                failures += 1;
                 drop(slot);
-                sleep(Duration::from_secs(1)).await;
+                sleep(RECEIVE_AGAIN).await;
                 continue;
             }
         };
+        if failures > 0 {
+            info!("receives again, after {failures} failures");
+            failures = 0;
+        }
         let host = Arc::clone(&host);
         executions.spawn(async move {
             if let Some(thread) = execute(host, delivery).await {
@@ -138,6 +162,9 @@ pub async fn run(
         });
     }
 
+    if let Err(error) = service.drain_host(&host.id).await {
+        warn!(error = %Chain(&error), "could not say that this worker is stopping");
+    }
     executions.close();
     if timeout(config.drain, executions.wait()).await.is_err() {
         warn!(n = executions.len(), "giving back executions that did not end in time");
@@ -151,6 +178,9 @@ pub async fn run(
     }
     upkeep.cancel();
     upkeepers.wait().await;
+    if let Err(error) = service.stop_host(&host.id).await {
+        warn!(error = %Chain(&error), "could not say that this worker has stopped");
+    }
     info!(host.id = %host.id, "worker {} has stopped", host.id);
     if watched.has_ended() { Err(RunError::Launcher) } else { Ok(()) }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use abax_actors::{
-    Chain, Claim, ClaimKey, Delivery, Error, Finish, HostId, Outcome, Phases, Service,
+    Chain, Claim, ClaimKey, Delivery, Error, Finish, HostId, HostInfo, Outcome, Phases, Service,
 };
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
@@ -30,6 +30,8 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) id: HostId,
+    /// What it told the service of itself.
+    pub(crate) info: HostInfo,
     pub(crate) service: Service,
     pub(crate) sandbox: Sandbox,
     pub(crate) running: Arc<Running>,

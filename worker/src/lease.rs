@@ -11,12 +11,13 @@ use std::io::{self, PipeReader, PipeWriter, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use abax_actors::{Chain, ClaimKey, HostId, Service, Swept};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use abax_actors::{Chain, ClaimKey};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::Config;
+use crate::execute::Host;
 
 /// Why an execution is stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,31 +182,29 @@ impl Running {
     }
 }
 
-/// Renews the leases of what runs here, until `stop`; ends what was halted or
-/// is not ours any more. Where the service does not answer, it asks more often,
-/// for as long as it takes.
-pub(crate) async fn renew(
-    service: Service,
-    host: HostId,
-    config: Config,
-    running: Arc<Running>,
-    stop: CancellationToken,
-) {
+/// Says that this worker lives, and renews the leases of what runs here, until
+/// `stop`; ends what was halted or is not ours any more, and tells whether the
+/// worker is cordoned. Where the service does not answer, it asks more often, for
+/// as long as it takes.
+pub(crate) async fn renew(host: Arc<Host>, cordon: watch::Sender<bool>, stop: CancellationToken) {
+    let Host { id, info, service, running, config, .. } = &*host;
     let mut failures = 0_u32;
+    let mut pause = Duration::ZERO;
     loop {
-        let pause = if failures == 0 { config.renew } else { config.renew / 5 };
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(pause) => {}
         }
+        pause = config.renew;
         let asked = Instant::now();
         let mut held = running.held();
         let keys: Vec<ClaimKey> = held.keys().cloned().collect();
-        let answer = timeout(config.renew, service.renew(&host, &keys, config.lease)).await;
+        let answer = timeout(config.renew, service.renew(id, &keys, config.lease)).await;
         let renewal = match answer {
             Ok(Ok(renewal)) => renewal,
             failed => {
                 failures += 1;
+                pause = config.renew / 5;
                 let error = match &failed {
                     Ok(Err(error)) => Chain(error).to_string(),
                     _ => format!("no answer within {} s", config.renew.as_secs_f64()),
@@ -221,6 +220,14 @@ pub(crate) async fn renew(
             info!("leases are renewed again, after {failures} failures");
             failures = 0;
         }
+        if renewal.forgotten
+            && let Err(error) = service.register_host_again(id, info.clone()).await
+        {
+            warn!(error = %Chain(&error), "could not register again");
+        }
+        cordon.send_if_modified(|cordoned| {
+            std::mem::replace(cordoned, renewal.cordoned) != renewal.cordoned
+        });
         // Who executes it says what becomes of it.
         for key in &renewal.lost {
             if let Some(stop) = held.remove(key) {
@@ -235,29 +242,6 @@ pub(crate) async fn renew(
         }
         for stop in held.values() {
             stop.prolong(lease_until(asked, config.lease));
-        }
-    }
-}
-
-/// Gives the executions of dead workers back to the queue, until `stop`.
-pub(crate) async fn sweep(service: Service, config: Config, stop: CancellationToken) {
-    let mut ticks = interval(config.sweep);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match service.sweep().await {
-            Ok(swept) if swept == Swept::default() => {}
-            Ok(swept) => info!(
-                retried = swept.retried,
-                ended = swept.ended,
-                "swept: {} to try again, {} ended",
-                swept.retried,
-                swept.ended
-            ),
-            Err(error) => warn!(error = %Chain(&error), "could not sweep"),
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! consume   a slot, then a message ──► execute   one execution, from claim to result
-//! prepare   the images of new actors       ├─ image    the image, here or pulled once for all who wait
+//! prepare   images before they are needed  ├─ image    the image, here or pulled once for all who wait
 //!                                        ├─ sandbox  options → container → outcome
 //!                                        └─ output   bounded, handed on while it runs
 //! lease     renews what runs here; ends what was halted, or taken from us
@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod machine;
 mod metrics;
 mod trace;
 

@@ -1,5 +1,7 @@
-//! Images of actors before their first message.
+//! Images before they are needed: of new actors, and of those that a machine
+//! that just started will be asked for.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use abax_actors::{Chain, Preparation};
@@ -25,7 +27,7 @@ pub(crate) async fn prepare(host: Arc<Host>, stop: CancellationToken) {
         }
         let preparation = tokio::select! {
             () = stop.cancelled() => return,
-            preparation = host.service.receive_preparation() => preparation,
+            preparation = host.service.receive_preparation(&host.info.classes) => preparation,
         };
         match preparation {
             Ok(preparation) => {
@@ -77,5 +79,39 @@ async fn one(host: Arc<Host>, preparation: Preparation) {
     };
     if let Err(error) = told {
         warn!(error = %Chain(&error), "could not tell how the image of actor {} stands", actor.id);
+    }
+}
+
+/// Makes images ready that are likely to be needed, one after the other, so that
+/// those which are needed now have the line: those of the configuration, then
+/// those of actors that had executions of late.
+pub(crate) async fn prepull(host: Arc<Host>, stop: CancellationToken) {
+    let mut names = host.config.prepull.clone();
+    match host.service.images_of_late(&host.info.classes).await {
+        Ok(of_late) => names.extend(of_late),
+        Err(error) => warn!(error = %Chain(&error), "could not look for images of late"),
+    }
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    for name in names {
+        if stop.is_cancelled() {
+            return;
+        }
+        let (sandbox, image) = (Arc::clone(&host), name.clone());
+        let found = tokio::task::spawn_blocking(move || {
+            sandbox.sandbox.images.ready(&sandbox.sandbox.runtime, &image).map(|_| ())
+        });
+        let found = tokio::select! {
+            found = found => found,
+            // It cannot be broken off; nobody waits for it.
+            () = stop.cancelled() => return,
+        };
+        match found {
+            Ok(Ok(())) => debug!("image {name} is ready"),
+            Ok(Err(error)) => {
+                warn!(error = %Chain(&error), "could not make image {name} ready beforehand");
+            }
+            Err(error) => warn!(error = %Chain(&error), "making an image ready failed by a bug"),
+        }
     }
 }

@@ -17,16 +17,22 @@ use crate::actor::{Actor, ActorStatus};
 use crate::clock::Time;
 use crate::environment::environment;
 use crate::error::Error;
-use crate::execution::{Execution, ExecutionStatus, Phase};
+use crate::execution::{Execution, ExecutionStatus, Outcome, Phase, Phases};
+use crate::host::Needs;
 use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
 use crate::message::NewMessage;
+use crate::metrics;
 use crate::queue::{Activation, Delivery, capacity};
 use crate::store::executions::Stored;
+use crate::store::hosts::Stored as Host;
 use crate::store::logs::Piece;
 use crate::store::{self, Connection};
 
 /// When an execution that its actor has no room for is looked at again.
 const NO_ROOM: Duration = Duration::from_millis(200);
+/// When an execution is looked at again here that this host may not take, or not
+/// now: others may meanwhile.
+const NOT_HERE: Duration = Duration::from_millis(500);
 /// When an execution whose claim failed is tried again: what is wrong with the
 /// store or its row is not over at once.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
@@ -80,6 +86,11 @@ pub struct Renewal {
     pub lost: Vec<ClaimKey>,
     /// Claims that hold and shall end: stop the container, finish as cancelled.
     pub halted: Vec<ClaimKey>,
+    /// The host may not take more for now.
+    pub cordoned: bool,
+    /// The host is not known any more, since nothing was heard of it for too long:
+    /// register it again.
+    pub forgotten: bool,
 }
 
 /// Why a running execution must stop.
@@ -98,24 +109,30 @@ enum Claimed {
     Gone,
     /// Not now: its actor runs what it may.
     NoRoom,
+    /// Not by this host, or not now: it takes nothing, or has no room for so much.
+    NotHere,
+    /// No host could ever run it, so it has ended.
+    Hopeless,
 }
 
 impl Service {
-    /// The next execution that may run; waits until there is one. Ask only with
-    /// a free slot.
+    /// The next execution of an actor of one of `classes` that may run; waits until
+    /// there is one. Ask only with a free slot; `room` is how many there are.
     ///
     /// Cancel-safe: a future that is dropped has taken nothing.
     ///
     /// # Errors
     ///
     /// Only those of every function; wait a little before the next try.
-    pub async fn receive(&self) -> Result<Delivery, Error> {
-        self.0.queue.receive(&self.0.config.queues, 8).await
+    pub async fn receive(&self, classes: &[String], room: u32) -> Result<Delivery, Error> {
+        self.0.queue.receive(classes, room).await
     }
 
     /// Makes a delivered execution the host's for the time of `lease`, and settles
     /// the delivery. `None` when there is nothing to run: it ended, another host
-    /// has it, or its actor has no room now (it comes back).
+    /// has it, its actor has no room now, or this host takes nothing or has not
+    /// enough memory or CPUs left for the limits of the actor (it comes back). What
+    /// no host of the last day could run ends as could not start.
     ///
     /// # Errors
     ///
@@ -167,6 +184,17 @@ impl Service {
                 delivery.ack();
                 Ok(None)
             }
+            Ok(Claimed::Hopeless) => {
+                metrics::execution_finished(Outcome::CouldNotStart, &Phases::default());
+                self.changed(&delivery.execution);
+                delivery.ack();
+                self.0.queue.wake();
+                Ok(None)
+            }
+            Ok(Claimed::NotHere) => {
+                delivery.retry_after(NOT_HERE);
+                Ok(None)
+            }
             Ok(Claimed::NoRoom) => {
                 if called {
                     // Whoever makes room publishes it again.
@@ -189,8 +217,9 @@ impl Service {
     }
 
     /// Prolongs the leases of claims to `lease` from now, and says which of them
-    /// are lost and which shall end. Call it several times per lease, with every
-    /// claim that is not settled.
+    /// are lost and which shall end, and whether the host may take more. Call it
+    /// several times per lease, with every claim that is not settled, or none: it
+    /// also says that the host lives.
     ///
     /// # Errors
     ///
@@ -208,8 +237,12 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     let until = now.after(lease);
-                    store::hosts::set_seen(c, &host, now).await?;
-                    let mut renewal = Renewal::default();
+                    let cordoned = store::hosts::set_seen(c, &host, now).await?;
+                    let mut renewal = Renewal {
+                        cordoned: cordoned.unwrap_or(false),
+                        forgotten: cordoned.is_none(),
+                        ..Renewal::default()
+                    };
                     for key in claims {
                         let halted =
                             store::executions::renew(c, &key.execution, key.epoch, &host, until)
@@ -360,13 +393,14 @@ async fn follow(
     let spread = store::activations::spread(work.capacity);
     let more = match claimed {
         Claimed::Yes(_) => work.waiting >= spread,
-        Claimed::NoRoom => work.waiting > 0,
-        Claimed::Gone => false,
+        Claimed::NoRoom | Claimed::Hopeless => work.waiting > 0,
+        // It comes back by itself.
+        Claimed::Gone | Claimed::NotHere => false,
     };
     if !more {
         return Ok((claimed, Follow::Nothing));
     }
-    if work.room() > 0 && matches!(claimed, Claimed::Yes(_)) {
+    if work.room() > 0 && matches!(claimed, Claimed::Yes(_) | Claimed::Hopeless) {
         return Ok((claimed, Follow::Publish(work.activation)));
     }
     store::activations::owe(c, actor, spread).await?;
@@ -402,6 +436,9 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
     {
         return Ok(Claimed::NoRoom);
     }
+    if let Some(refused) = refused_by_host(c, host, &actor, id, now).await? {
+        return Ok(refused);
+    }
     let worker = store::workers::take(c, &actor.id, host, now).await?;
     let claimed = store::executions::claim(
         c,
@@ -436,4 +473,40 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
         worker,
         environment,
     })))
+}
+
+/// Why a host does not take an execution of an actor, if it does not.
+async fn refused_by_host(
+    c: &mut Connection,
+    host: &HostId,
+    actor: &Actor,
+    execution: &ExecutionId,
+    now: Time,
+) -> Result<Option<Claimed>, Error> {
+    let Some(Host { info, cordoned, draining, .. }) = store::hosts::find(c, host).await? else {
+        return Ok(Some(Claimed::NotHere));
+    };
+    if cordoned || draining || !info.serves(&actor.queue) {
+        return Ok(Some(Claimed::NotHere));
+    }
+    let needs = Needs::of(actor.memory_limit_bytes(), actor.max_cpus);
+    if needs.is_nothing() {
+        return Ok(None);
+    }
+    if needs.fit(&info) {
+        // What this host claims besides is seen under its lock.
+        store::hosts::lock(c, host).await?;
+        let all = store::hosts::reserved(c, host).await?.and(needs, 1);
+        return Ok((!all.fit(&info)).then_some(Claimed::NotHere));
+    }
+    // A larger host that is away for an hour will be back.
+    let hosts = store::hosts::all(c).await?;
+    let of_class = hosts.iter().map(|host| &host.info).filter(|info| info.serves(&actor.queue));
+    if of_class.clone().any(|info| needs.fit(info)) {
+        return Ok(Some(Claimed::NotHere));
+    }
+    let reason = needs.too_large_for(&actor.queue, of_class);
+    let outcome = Outcome::CouldNotStart;
+    store::executions::cancel_waiting(c, execution, outcome, &reason, now).await?;
+    Ok(Some(Claimed::Hopeless))
 }

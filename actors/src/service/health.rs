@@ -15,7 +15,7 @@ use crate::queue::QueueState;
 use crate::store;
 
 /// A host that renewed within this time counts as alive.
-const HOST_ALIVE: Duration = Duration::from_secs(60);
+pub(super) const HOST_ALIVE: Duration = Duration::from_secs(60);
 /// How long the database may take to answer one who asks whether it is there.
 const PATIENCE: Duration = Duration::from_secs(3);
 

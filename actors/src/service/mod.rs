@@ -22,7 +22,6 @@ use tokio::sync::{Notify, broadcast};
 pub use actors::Deleted;
 pub use claims::{Claim, ClaimKey, Interruption, Renewal};
 pub use health::{Health, Hosts, Load, Readiness};
-pub use hosts::HostInfo;
 pub use preparation::Preparation;
 pub use upkeep::Swept;
 

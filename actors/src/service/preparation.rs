@@ -14,6 +14,10 @@ use crate::store;
 /// When a preparation that came to nothing is tried again; twice as long after
 /// each further one.
 const PREPARE_AGAIN: Duration = Duration::from_secs(5);
+/// Images of actors that had executions since then are likely to be needed.
+const OF_LATE: Duration = Duration::from_secs(86_400);
+/// How many of those a host is told of.
+const MOST_OF_LATE: usize = 100;
 /// The longest that a preparation rests between two tries.
 const PREPARE_AGAIN_MOST: Duration = Duration::from_secs(60);
 
@@ -27,7 +31,8 @@ pub struct Preparation {
 }
 
 impl Service {
-    /// The next actor whose image no host has had yet; waits until there is one.
+    /// The next actor of one of `classes` whose image no host has had yet; waits
+    /// until there is one.
     /// The host makes the image ready, and says so with [`Service::actor_ready`]
     /// or [`Service::actor_failed`]; after [`Service::actor_waits`] or nothing at
     /// all the actor comes back, each time later, up to a minute. Messages to the
@@ -39,12 +44,14 @@ impl Service {
     /// # Errors
     ///
     /// Only those of every function.
-    pub async fn receive_preparation(&self) -> Result<Preparation, Error> {
+    pub async fn receive_preparation(&self, classes: &[String]) -> Result<Preparation, Error> {
         loop {
             let changed = self.0.actors_changed.notified();
             let actors = {
                 let mut c = self.0.store.read().await?;
-                store::actors::to_prepare(&mut c).await?
+                let mut actors = store::actors::to_prepare(&mut c).await?;
+                actors.retain(|actor| classes.contains(&actor.queue));
+                actors
             };
             if let Some(preparation) = self.0.preparing.begin(actors, &self.0.clock) {
                 // Another receiver may find more.
@@ -53,6 +60,21 @@ impl Service {
             }
             let _ = tokio::time::timeout(POLL, changed).await;
         }
+    }
+
+    /// The images of actors of `classes` that had executions within the last day:
+    /// what a host that just started will be asked for.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn images_of_late(&self, classes: &[String]) -> Result<Vec<String>, Error> {
+        let since = self.0.clock.now().before(OF_LATE);
+        let mut c = self.0.store.read().await?;
+        let mut images = store::actors::images_since(&mut c, since).await?;
+        images.retain(|(class, _)| classes.contains(class));
+        images.truncate(MOST_OF_LATE);
+        Ok(images.into_iter().map(|(_, image)| image).collect())
     }
 
     /// Says that a host has the image of an actor at `revision`: SUBMITTED → READY.

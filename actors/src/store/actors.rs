@@ -134,6 +134,29 @@ pub(crate) async fn to_prepare(c: &mut Connection) -> Result<Vec<Actor>, Error> 
     rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
 }
 
+/// The classes and images of actors whose last execution was accepted since
+/// `since`, the most recent first.
+pub(crate) async fn images_since(
+    c: &mut Connection,
+    since: Time,
+) -> Result<Vec<(String, String)>, Error> {
+    let rows = sql("select image as id, queue, max(accepted_us) as accepted_us from ( \
+             select a.image, a.queue, (select e.accepted_us from executions e \
+                 where e.actor_id = a.id order by e.sequence desc limit 1) as accepted_us \
+             from actors a where a.status in ('SUBMITTED', 'READY')) late \
+         where accepted_us >= $1 group by image, queue order by 3 desc")
+    .bind(since.micros())
+    .fetch_all(c)
+    .await
+    .map_err(failed("look for images of late"))?;
+    rows.iter()
+        .map(|row| {
+            let fields = Fields::of(row, "actors");
+            Ok((fields.get("queue")?, fields.get("id")?))
+        })
+        .collect()
+}
+
 /// Moves a SUBMITTED or READY actor to `status`, if it is still at `revision`;
 /// to SUBMITTED only another message.
 pub(crate) async fn set_status(
