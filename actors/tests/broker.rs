@@ -45,7 +45,7 @@ async fn published(service: &Service) {
 async fn claim(service: &Service, host: &HostId) -> abax_actors::Claim {
     let next = async {
         loop {
-            let delivery = service.receive().await.unwrap();
+            let delivery = fixture::receives(service).await.unwrap();
             if let Some(claim) = service.claim(delivery, host, LEASE).await.unwrap() {
                 return claim;
             }
@@ -252,7 +252,7 @@ fn hosts(
         hosts.spawn(async move {
             let id = host(&service, &format!("host {n}")).await;
             loop {
-                let Ok(delivery) = service.receive().await else { continue };
+                let Ok(delivery) = fixture::receives(&service).await else { continue };
                 if let Ok(Some(claim)) = service.claim(delivery, &id, LEASE).await {
                     assert!(service.finish(&claim.key, succeeded()).await.unwrap());
                     ran.lock().unwrap().push(claim.key.execution);
