@@ -55,9 +55,9 @@ pub use metrics::describe_metrics;
 pub use permission::{Caller, Level, Role, Tenant};
 pub use queue::{Delivery, QueueState};
 pub use service::{
-    Claim, ClaimKey, Deleted, Health, Hosts, Interruption, Load, Preparation, Readiness, Renewal,
-    Service, Swept,
+    Claim, ClaimKey, Deleted, Diagnosis, Health, Hosts, Interruption, Load, Preparation, Readiness,
+    Renewal, Service, Swept,
 };
-pub use store::Schema;
+pub use store::{Broken, Overdue, Schema, Waiting};
 pub use trace::TraceParent;
 pub use worker::{Worker, WorkerStatus};

@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Worker(Box<Worker>),
     /// Bring the schema of the database up to date
     Migrate(Migrate),
+    /// See and steer the hosts of a service, and look for what is wrong
+    Admin(Admin),
     /// See what the settings are and where they come from
     Config(Config),
     /// Make an access token for the service on this machine
@@ -422,7 +424,7 @@ pub(crate) struct Api {
 /// `abax worker`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  abax worker --name node-7 --slots 16 \\\n    --database postgres://abax@db/abax --queue amqp://abax@mq/%2f --signing-key /etc/abax/signing.key"
+    after_help = "Example:\n  abax worker --name node-7 --slots 16 --class default --class gpu \\\n    --database postgres://abax@db/abax --queue amqp://abax@mq/%2f --signing-key /etc/abax/signing.key"
 )]
 pub(crate) struct Worker {
     #[command(flatten)]
@@ -436,6 +438,18 @@ pub(crate) struct Worker {
     /// How many executions run at once [env: ABAX_WORKER_SLOTS] [default: 4 per CPU]
     #[arg(long, value_name = "NUMBER")]
     pub(crate) slots: Option<u64>,
+    /// A queue to take work from; may be given more than once [env: ABAX_WORKER_CLASSES] [default: all]
+    #[arg(long = "class", value_name = "NAME")]
+    pub(crate) classes: Vec<String>,
+    /// Memory that executions may have together, such as 60g [env: ABAX_WORKER_MEMORY] [default: the machine's]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// CPUs that executions may have together [env: ABAX_WORKER_CPUS] [default: the machine's]
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<f64>,
+    /// An image to make ready at the start; may be given more than once [env: ABAX_WORKER_PREPULL]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) prepull: Vec<String>,
     /// How long a stop waits for running executions, in seconds [env: ABAX_WORKER_DRAIN_SECONDS] [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) drain: Option<u64>,
@@ -454,10 +468,10 @@ pub(crate) struct Worker {
 #[derive(Debug, Args)]
 pub(crate) struct Servers {
     /// The PostgreSQL server, as postgres://USER@HOST/DATABASE [env: ABAX_DATABASE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     pub(crate) database: Option<String>,
     /// The RabbitMQ server, as amqp://USER@HOST/VHOST [env: ABAX_QUEUE_URL]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     pub(crate) queue: Option<String>,
 }
 
@@ -473,6 +487,63 @@ pub(crate) struct Migrate {
     /// Wait this long for the database to answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) wait: u64,
+}
+
+/// `abax admin`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  abax admin hosts\n  abax admin cordon node-7\n  abax admin doctor\n\nThese verbs talk to the database and the broker themselves, with the settings of the service."
+)]
+pub(crate) struct Admin {
+    #[command(flatten)]
+    pub(crate) servers: Servers,
+    #[command(subcommand)]
+    pub(crate) verb: AdminVerb,
+}
+
+/// The verbs of `abax admin`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminVerb {
+    /// List the hosts that run executions
+    Hosts(AdminHosts),
+    /// Give hosts no new work; what runs there goes on
+    Cordon(AdminCordon),
+    /// Give hosts work again
+    Uncordon(AdminCordon),
+    /// Check database, broker, hosts, clocks and executions, and say what to do
+    Doctor(AdminDoctor),
+}
+
+/// `abax admin hosts`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax admin hosts --format json")]
+pub(crate) struct AdminHosts {
+    /// Names only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
+/// `abax admin cordon` and `abax admin uncordon`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  abax admin cordon node-7 && abax admin uncordon node-7")]
+pub(crate) struct AdminCordon {
+    /// Names or ids
+    #[arg(required = true, value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+}
+
+/// `abax admin doctor`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  abax admin doctor\n\nExit status: 1 where a line says fail, 0 where the worst is warn."
+)]
+pub(crate) struct AdminDoctor {
+    /// How to write the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// `abax config`
@@ -580,7 +651,7 @@ pub(crate) struct Server {
         help_heading = "Service options"
     )]
     pub(crate) server: Option<String>,
-    /// The access token; better in ABAX_TOKEN, since arguments are seen by others [default: $TOKEN, else the one of the service on this machine]
+    /// The access token; better in ABAX_TOKEN, since arguments are seen by others [default: $TOKEN, else one for the service of this machine]
     #[arg(
         long,
         global = true,

@@ -8,6 +8,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use abax_testbed::{PASSWORD, Postgres, PostgresOptions};
 use machine::{Machine, Ran};
 use serde_json::Value;
 
@@ -49,6 +50,10 @@ const SAMPLES: &[(&str, &str)] = &[
     ("api.drain_seconds", "21"),
     ("worker.name", "node-7"),
     ("worker.slots", "4"),
+    ("worker.classes", "default,gpu"),
+    ("worker.memory", "60g"),
+    ("worker.cpus", "15.5"),
+    ("worker.prepull", "busybox,python:3.13-slim"),
     ("worker.drain_seconds", "32"),
     ("worker.metrics_listen", "127.0.0.1:9090"),
     ("network.bridge", "br2"),
@@ -170,4 +175,33 @@ fn what_a_role_lacks_is_said_at_once() {
     for part in ["ABAX_DATABASE_URL", "ABAX_API_SIGNING_KEY_FILE", "ABAX_API_PUBLIC_URL"] {
         assert!(ran.stderr.contains(part), "no {part} in {}", ran.stderr);
     }
+}
+
+#[test]
+fn both_servers_are_tried_with_their_certificates_checked() {
+    let machine = Machine::new();
+    let options = PostgresOptions { tls: true, ..PostgresOptions::default() };
+    let postgres = Postgres::start_with(&options).unwrap();
+    let password = machine.path("password");
+    std::fs::write(&password, PASSWORD).unwrap();
+    std::fs::set_permissions(&password, Permissions::from_mode(0o600)).unwrap();
+    let url = format!("{}?sslmode=verify-full", postgres.url());
+    let authority = postgres.authority().unwrap().to_str().unwrap();
+    let try_it = |verb: &[&str], more: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_abax"));
+        command.args(verb).env_clear().env("ABAX_CONFIG", "/dev/null");
+        command.env("ABAX_DATABASE_URL", &url).env("ABAX_DATABASE_PASSWORD_FILE", &password);
+        Ran::of(verb, command.envs(more.iter().copied()).output().unwrap())
+    };
+    let connect = ["config", "check", "--connect"];
+    try_it(&connect, &[]).fails(1, &["database.url", "certificate"]);
+    let trusted = [("ABAX_DATABASE_CA_FILE", authority)];
+    try_it(&connect, &trusted).fails(1, &["abax migrate"]);
+    assert!(try_it(&["migrate"], &trusted).success().contains("from step 0 to"));
+    try_it(&connect, &trusted).success();
+    let wrong = machine.path("wrong");
+    std::fs::write(&wrong, "wrong").unwrap();
+    std::fs::set_permissions(&wrong, Permissions::from_mode(0o600)).unwrap();
+    let wrong = [trusted[0], ("ABAX_DATABASE_PASSWORD_FILE", wrong.to_str().unwrap())];
+    try_it(&connect, &wrong).fails(1, &["database.url", "password"]);
 }

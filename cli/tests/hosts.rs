@@ -1,5 +1,5 @@
-//! Several processes on several hosts: a PostgreSQL that all share, two `abax
-//! api`, two `abax worker`. Needs root.
+//! Several processes on several hosts: a PostgreSQL that all share, with and
+//! without a RabbitMQ beside it, two `abax api`, two `abax worker`. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
 
@@ -9,11 +9,14 @@ mod site;
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use abax_testbed::Process;
 use machine::Served;
 use serde_json::Value;
 use site::{Queue, Site};
@@ -34,6 +37,10 @@ fn the_quickstart_works_against_either_api(queue: Queue) {
     let executions = second.json(&["executions", "greeter"]);
     assert_eq!(executions["executions"].as_array().unwrap().len(), 4);
     assert!(second.ok(&["logs", "greeter"]).contains("Contents of MSG"));
+    // Whoever has the signing key needs no token.
+    let ran = one.command(&["actor", "--server", &first.url, "list"]).env_remove("TOKEN").output();
+    let ran = machine::Ran::of(&["actor", "list"], ran.unwrap());
+    assert!(ran.success().contains("greeter"), "{}", ran.stdout);
     second.ok(&["rm", "greeter"]);
     for worker in workers {
         worker.stop(Duration::from_secs(20));
@@ -47,9 +54,17 @@ fn the_quickstart_works_against_either_api_with_the_database_as_queue() {
     the_quickstart_works_against_either_api(Queue::Database);
 }
 
-/// Sends `count` messages, taking turns; the ids of the executions.
-fn send(apis: &[&Served<'_>], actor: &str, count: usize) -> Vec<String> {
-    (0..count).map(|n| apis[n % apis.len()].ok(&["send", actor, &format!("number {n}")])).collect()
+#[test]
+fn the_quickstart_works_against_either_api_with_rabbitmq() {
+    the_quickstart_works_against_either_api(Queue::RabbitMq);
+}
+
+/// Sends `count` messages; the ids of the executions.
+fn send(site: &Site, api: &Served<'_>, actor: &str, count: usize) -> Vec<String> {
+    let token = site.hosts[0].token.as_ref().unwrap();
+    (0..count)
+        .map(|n| post(&api.url, actor, token, &format!("number {n}")).expect("it is accepted"))
+        .collect()
 }
 
 /// Waits until all have ended, and looks at each.
@@ -77,11 +92,11 @@ fn a_killed_worker_is_taken_over(queue: Queue) {
     const MESSAGES: usize = 24;
     let site = Site::new(queue);
     let [one, two] = &site.hosts;
-    site.import_script("works", "echo got $MSG; sleep 0.5");
+    site.import_script("works", "echo got $MSG; sleep 1");
     let api = one.api("api.log");
     let (first, second) = (one.worker(&[]), two.worker(&[]));
-    api.ok(&["create", "--name", "works", "--max-workers", "8", "works"]);
-    let accepted = send(&[&api], "works", MESSAGES);
+    let actor = api.ok(&["create", "--name", "works", "--max-workers", "8", "works"]);
+    let accepted = send(&site, &api, &actor, MESSAGES);
     machine::eventually("both hosts run something", || {
         !one.containers().is_empty() && !two.containers().is_empty()
     });
@@ -89,7 +104,7 @@ fn a_killed_worker_is_taken_over(queue: Queue) {
     all_succeed(&api, "works", &accepted, Duration::from_secs(60));
     // Its next start clears what it left, and knows that nothing of it lives.
     let first = one.worker(&[]);
-    let more = send(&[&api], "works", 2);
+    let more = send(&site, &api, &actor, 2);
     api.wait_for("works", &more[1], |e| e["status"] == "COMPLETE");
     first.stop(Duration::from_secs(20));
     second.stop(Duration::from_secs(20));
@@ -103,8 +118,12 @@ fn a_killed_worker_is_taken_over_with_the_database_as_queue() {
 }
 
 #[test]
-fn a_worker_that_stops_lets_short_executions_end_and_gives_long_ones_to_others() {
-    let site = Site::new(Queue::Database);
+fn a_killed_worker_is_taken_over_with_rabbitmq() {
+    a_killed_worker_is_taken_over(Queue::RabbitMq);
+}
+
+fn a_worker_that_stops_gives_long_executions_to_others(queue: Queue) {
+    let site = Site::new(queue);
     let [one, two] = &site.hosts;
     site.import_script("works", "sleep $MSG; echo slept");
     let api = one.api("api.log");
@@ -127,6 +146,16 @@ fn a_worker_that_stops_lets_short_executions_end_and_gives_long_ones_to_others()
     second.kill();
 }
 
+#[test]
+fn a_worker_that_stops_gives_long_executions_to_others_with_the_database_as_queue() {
+    a_worker_that_stops_gives_long_executions_to_others(Queue::Database);
+}
+
+#[test]
+fn a_worker_that_stops_gives_long_executions_to_others_with_rabbitmq() {
+    a_worker_that_stops_gives_long_executions_to_others(Queue::RabbitMq);
+}
+
 /// One message over a connection of its own: the execution, if it was accepted.
 fn post(api: &str, actor: &str, token: &str, message: &str) -> Option<String> {
     let body = serde_json::json!({ "message": message }).to_string();
@@ -147,8 +176,17 @@ fn post(api: &str, actor: &str, token: &str, message: &str) -> Option<String> {
 }
 
 #[test]
-fn apis_that_are_restarted_one_by_one_under_load_lose_nothing() {
-    let site = Site::new(Queue::Database);
+fn apis_that_are_restarted_under_load_lose_nothing_with_the_database_as_queue() {
+    apis_that_are_restarted_under_load_lose_nothing(Queue::Database);
+}
+
+#[test]
+fn apis_that_are_restarted_under_load_lose_nothing_with_rabbitmq() {
+    apis_that_are_restarted_under_load_lose_nothing(Queue::RabbitMq);
+}
+
+fn apis_that_are_restarted_under_load_lose_nothing(queue: Queue) {
+    let site = Site::new(queue);
     let [one, two] = &site.hosts;
     site.import_script("works", "echo got $MSG");
     let mut apis = [one.api("api-1.log"), one.api("api-2.log")];
@@ -244,6 +282,35 @@ fn processes_wait_for_the_database_and_for_its_schema() {
     assert!(one.ok(&["migrate"]).contains("up to date"));
     machine::eventually("it is ready", || status("/readyz") == "200");
     api.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn systemd_hears_what_a_process_does() {
+    let site = Site::unmigrated(Queue::Database);
+    let [one, _] = &site.hosts;
+    let path = one.path("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let hears = |what: &str| {
+        let mut heard = [0; 4096];
+        loop {
+            let length = socket.recv(&mut heard).unwrap_or_else(|e| panic!("{what}: {e}"));
+            if String::from_utf8_lossy(&heard[..length]).contains(what) {
+                return;
+            }
+        }
+    };
+    for verb in ["api", "worker"] {
+        let (config, log) = (one.path("abax.toml"), one.path("told.log"));
+        let notify = format!("NOTIFY_SOCKET={}", path.display());
+        let arguments =
+            [&notify, env!("CARGO_BIN_EXE_abax"), "--config", config.to_str().unwrap(), verb];
+        let process = Process::start("env", &arguments, &log).unwrap();
+        hears("READY=1");
+        hears("STATUS=waiting for PostgreSQL");
+        Command::new("kill").arg(process.id().to_string()).status().unwrap();
+        hears("STOPPING=1");
+    }
 }
 
 #[test]

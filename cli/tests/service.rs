@@ -13,13 +13,14 @@ fn every_verb_has_help_with_an_example() {
     let machine = Machine::new();
     let verbs = [
         "run", "ps", "rm", "pull", "images", "build", "import", "tag", "rmi", "serve", "token",
-        "actor", "config", "api", "worker", "migrate", "version",
+        "actor", "config", "api", "worker", "migrate", "admin", "version",
     ];
     let of_actors = ["create", "list", "show", "update", "rm", "send", "executions", "logs"];
     let all = verbs
         .iter()
         .map(|verb| vec![*verb])
         .chain([vec!["config", "check"]])
+        .chain(["hosts", "cordon", "uncordon", "doctor"].map(|verb| vec!["admin", verb]))
         .chain(of_actors.iter().map(|verb| vec!["actor", verb]));
     for mut arguments in all {
         arguments.push("--help");

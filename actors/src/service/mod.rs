@@ -6,6 +6,7 @@ mod jobs;
 mod messages;
 
 mod claims;
+mod diagnosis;
 mod health;
 mod hosts;
 mod preparation;
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, broadcast};
 
 pub use actors::Deleted;
 pub use claims::{Claim, ClaimKey, Interruption, Renewal};
+pub use diagnosis::Diagnosis;
 pub use health::{Health, Hosts, Load, Readiness};
 pub use preparation::Preparation;
 pub use upkeep::Swept;

@@ -7,6 +7,7 @@ pub(crate) mod accept;
 pub(crate) mod activations;
 pub(crate) mod actors;
 mod announcements;
+pub(crate) mod diagnosis;
 mod dialect;
 pub(crate) mod executions;
 pub(crate) mod health;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 pub(crate) use announcements::{Announcement, Heard};
+pub use diagnosis::{Broken, Overdue, Waiting};
 pub(crate) use dialect::{Fields, failed};
 pub use migrations::Schema;
 pub(crate) use migrations::{migrate, schema};

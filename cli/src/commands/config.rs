@@ -1,18 +1,13 @@
 //! `abax config check`
 
-use std::time::Duration;
-
-use abax_actors::{Chain, Clock, Service};
 use anyhow::Context as _;
 use serde_json::json;
 
+use super::reach::{self, PATIENCE};
 use crate::args::{self, ConfigCheck, ConfigVerb, Format};
 use crate::config::{Effective, Role, Said, Settings};
 use crate::exit::Silent;
 use crate::output::{self, Table};
-
-/// How long `--connect` waits for a server.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// `abax config …`
 ///
@@ -57,21 +52,17 @@ fn check(settings: &Settings, args: &ConfigCheck) -> anyhow::Result<Vec<String>>
 
 /// Tries the database, and the broker with it.
 fn connect(settings: &Settings) -> anyhow::Result<Option<String>> {
-    let config = abax_actors::Config::new(settings.database()?, settings.queue()?);
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("could not start the I/O loop")?;
     tokio.block_on(async {
-        let opened = tokio::time::timeout(PATIENCE, Service::open(config, Clock::system())).await;
-        Ok(match opened {
-            Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(format!("database.url: {}", Chain(&error))),
-            Err(_) => Some(format!(
-                "database.url: the server did not answer within {} s",
-                PATIENCE.as_secs()
-            )),
-        })
+        let service = match reach::open(settings).await {
+            Ok(service) => service,
+            Err(error) => return Ok(Some(format!("database.url: {error:#}"))),
+        };
+        let problem = format!("queue.url: no connection within {} s", PATIENCE.as_secs());
+        Ok((!reach::broker(&service).await).then_some(problem))
     })
 }
 

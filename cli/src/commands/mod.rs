@@ -1,9 +1,11 @@
 //! Verb → function.
 
 mod actor;
+mod admin;
 mod config;
 mod container;
 mod image;
+mod reach;
 mod service;
 mod token;
 mod version;
@@ -50,6 +52,7 @@ pub(crate) fn run(global: &Global, command: &Command) -> anyhow::Result<u8> {
         Command::Api(_) => service::api::run(&settings),
         Command::Worker(_) => service::worker::run(&settings),
         Command::Migrate(args) => service::migrate::run(&settings, args),
+        Command::Admin(args) => admin::run(&settings, args),
         Command::Token(args) => token::run(&settings, args),
         Command::Actor(args) => actor::run(&settings, args),
         Command::Version(args) => version::run(args),
@@ -63,6 +66,7 @@ fn needs_root(command: &Command) -> bool {
     !matches!(
         command,
         Command::Actor(_)
+            | Command::Admin(_)
             | Command::Api(_)
             | Command::Config(_)
             | Command::Migrate(_)

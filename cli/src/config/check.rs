@@ -47,6 +47,13 @@ impl Settings {
                 .problems
                 .push("service.queues lacks default, which actors have that name none".to_owned());
         }
+        for class in &self.worker.classes {
+            if !self.service.queues.contains(class) {
+                found.warnings.push(format!(
+                    "worker.classes has {class}, which no actor can name; add it to service.queues"
+                ));
+            }
+        }
         if let Some(path) = &self.api.signing_key_file {
             check_key(path, &mut found);
         }

@@ -34,6 +34,8 @@ pub(super) fn given(global: &Global, command: &Command) -> Vec<Flag> {
         Command::Api(args) => api(&mut all, args),
         Command::Worker(args) => worker(&mut all, args),
         Command::Migrate(args) => all.text("database.url", "--database", &args.database),
+        // No verb of `admin` has settings of its own.
+        Command::Admin(args) => all.servers(&args.servers),
         Command::Token(args) => {
             all.path("service.data", "--data", &args.data);
             all.path("api.signing_key_file", "--signing-key", &args.signing_key);
@@ -69,6 +71,12 @@ fn worker(all: &mut Flags, args: &args::Worker) {
     all.path("api.signing_key_file", "--signing-key", &args.signing_key);
     all.text("worker.name", "--name", &args.name);
     all.whole("worker.slots", "--slots", args.slots);
+    all.texts("worker.classes", "--class", &args.classes);
+    all.text("worker.memory", "--memory", &args.memory);
+    if let Some(cpus) = args.cpus {
+        all.add("worker.cpus", "--cpus", Value::Float(cpus));
+    }
+    all.texts("worker.prepull", "--prepull", &args.prepull);
     all.whole("worker.drain_seconds", "--drain", args.drain);
     all.text("worker.metrics_listen", "--metrics-listen", &args.metrics_listen);
     all.whole("service.time_limit_seconds", "--time-limit", args.time_limit);
@@ -99,6 +107,13 @@ impl Flags {
     }
 
     /// A flag that may be repeated says nothing when it is not there at all.
+    fn texts(&mut self, key: &'static str, flag: &'static str, given: &[String]) {
+        if !given.is_empty() {
+            let texts = given.iter().map(|text| Value::from(text.as_str())).collect();
+            self.add(key, flag, Value::Array(texts));
+        }
+    }
+
     fn ports(&mut self, key: &'static str, flag: &'static str, given: &[u16]) {
         if !given.is_empty() {
             let ports = given.iter().map(|port| Value::Integer(i64::from(*port))).collect();
@@ -125,6 +140,9 @@ mod tests {
             for flag in setting.flags {
                 let (verb, name) = flag.rsplit_once(' ').unwrap_or(("version", flag));
                 let mut line: Vec<&str> = vec!["abax", verb];
+                if verb == "admin" {
+                    line.push("hosts");
+                }
                 if verb == "actor" {
                     line.push("list");
                 }

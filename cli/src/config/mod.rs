@@ -124,6 +124,10 @@ pub(crate) struct Api {
 pub(crate) struct Worker {
     pub(crate) name: Option<String>,
     pub(crate) slots: Option<usize>,
+    pub(crate) classes: Vec<String>,
+    pub(crate) memory: Option<String>,
+    pub(crate) cpus: Option<f64>,
+    pub(crate) prepull: Vec<String>,
     pub(crate) drain_seconds: u64,
     pub(crate) metrics_listen: Option<SocketAddr>,
 }
@@ -288,6 +292,7 @@ mod tests {
         assert_eq!(defaults.root, Path::new("/var/lib/abax"));
         assert_eq!(defaults.data(), Path::new("/var/lib/abax/service"));
         assert_eq!(defaults.api.listen, defaults.service.listen);
+        assert_eq!(defaults.worker.classes, defaults.service.queues);
         // The runtime has defaults of its own, which must be those of the table.
         let runtime = RegistriesConfig::default();
         assert_eq!(format!("{:?}", defaults.registries), format!("{runtime:?}"));
@@ -315,7 +320,8 @@ mod tests {
              host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
              [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example\"\n\
              signing_key_file = \"/k\"\ndrain_seconds = 1\n\
-             [worker]\nname = \"w\"\nslots = 1\ndrain_seconds = 2\nmetrics_listen = \"127.0.0.1:9\"\n",
+             [worker]\nname = \"w\"\nslots = 1\nclasses = [\"gpu\"]\nmemory = \"8g\"\ncpus = 1.5\n\
+             prepull = [\"busybox\"]\ndrain_seconds = 2\nmetrics_listen = \"127.0.0.1:9\"\n",
         );
         assert!(sources.problems.is_empty(), "{:?}", sources.problems);
         for effective in sources.effective() {
@@ -325,5 +331,6 @@ mod tests {
         }
         let settings = Settings::of(&sources).unwrap();
         assert_eq!(settings.service.cpus, Some(2.0));
+        assert_eq!(settings.worker.classes, ["gpu"]);
     }
 }

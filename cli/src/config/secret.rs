@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use abax_actors::{DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig};
 use anyhow::{Context as _, bail};
@@ -52,7 +52,7 @@ impl Settings {
     /// A file that is named cannot be used.
     pub(crate) fn database(&self) -> anyhow::Result<DatabaseConfig> {
         let Some(url) = &self.database.url else {
-            return Ok(DatabaseConfig::Sqlite { path: self.data().join(SQLITE) });
+            return Ok(DatabaseConfig::Sqlite { path: self.database_file() });
         };
         let mut config = PostgresConfig::new(url.clone());
         config.password =
@@ -61,6 +61,11 @@ impl Settings {
             certificates(self.database.ca_file.as_deref()).context("database.ca_file")?;
         config.connections = self.database.connections;
         Ok(DatabaseConfig::Postgres(config))
+    }
+
+    /// Where SQLite's rows are.
+    pub(crate) fn database_file(&self) -> PathBuf {
+        self.data().join(SQLITE)
     }
 
     /// The queue of these settings: RabbitMQ, or the database itself.

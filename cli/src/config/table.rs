@@ -67,7 +67,7 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
     "traces.otlp_endpoint" "ABAX_TRACES_OTLP_ENDPOINT" [] Url(&["http", "https"]), Words("no traces"),
         "Where spans go by OTLP over HTTP, as `http://HOST:4318`; `OTEL_EXPORTER_OTLP_ENDPOINT` stands above it.";
 
-    "database.url" "ABAX_DATABASE_URL" ["serve --database", "api --database", "worker --database", "migrate --database"] Url(&["postgres", "postgresql"]), Words("SQLite in `service.data`"),
+    "database.url" "ABAX_DATABASE_URL" ["serve --database", "api --database", "worker --database", "migrate --database", "admin --database"] Url(&["postgres", "postgresql"]), Words("SQLite in `service.data`"),
         "The PostgreSQL server, as `postgres://USER@HOST:PORT/DATABASE?sslmode=verify-full`.";
     "database.password_file" "ABAX_DATABASE_PASSWORD_FILE" [] Path, Words("no password"),
         "A file with the password and nothing else.";
@@ -76,7 +76,7 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
     "database.connections" "ABAX_DATABASE_CONNECTIONS" [] Whole(2, 1000), Value("16"),
         "Connections of one process to PostgreSQL, at most.";
 
-    "queue.url" "ABAX_QUEUE_URL" ["serve --queue", "api --queue", "worker --queue"] Url(&["amqp", "amqps"]), Words("the database"),
+    "queue.url" "ABAX_QUEUE_URL" ["serve --queue", "api --queue", "worker --queue", "admin --queue"] Url(&["amqp", "amqps"]), Words("the database"),
         "The RabbitMQ server, as `amqps://USER@HOST:PORT/VHOST`; needs `database.url`.";
     "queue.password_file" "ABAX_QUEUE_PASSWORD_FILE" [] Path, Words("no password"),
         "A file with the password and nothing else.";
@@ -133,6 +133,14 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "What the host is called; no two hosts of a site may have the same.";
     "worker.slots" "ABAX_WORKER_SLOTS" ["worker --slots"] Whole(1, 400), Of("service.slots"),
         "Executions that `abax worker` runs at once.";
+    "worker.classes" "ABAX_WORKER_CLASSES" ["worker --class"] Names, Of("service.queues"),
+        "The queues that the host takes work from.";
+    "worker.memory" "ABAX_WORKER_MEMORY" ["worker --memory"] Size, Words("the machine's"),
+        "Memory of the host that executions may have together, by their actors' limits.";
+    "worker.cpus" "ABAX_WORKER_CPUS" ["worker --cpus"] Number, Words("the machine's"),
+        "CPUs of the host that executions may have together, by their actors' limits.";
+    "worker.prepull" "ABAX_WORKER_PREPULL" ["worker --prepull"] Texts, Value(""),
+        "Images that are made ready in the background at the start.";
     "worker.drain_seconds" "ABAX_WORKER_DRAIN_SECONDS" ["worker --drain"] Whole(0, DAY), Of("service.drain_seconds"),
         "As `service.drain_seconds`, for `abax worker`.";
     "worker.metrics_listen" "ABAX_WORKER_METRICS_LISTEN" ["worker --metrics-listen"] Address, Words("nowhere"),

@@ -9,7 +9,8 @@ mod send;
 mod show;
 mod update;
 
-use std::path::Path;
+use std::io::ErrorKind;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use secrecy::SecretString;
@@ -17,9 +18,13 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{self, ActorVerb, Format};
 use crate::client::Client;
+use crate::commands::service::keys;
 use crate::config::Settings;
 use crate::exit::Usage;
 use crate::output;
+
+/// A token of our own making is for one command, which may follow a log for long.
+const OWN_TOKEN_LIFETIME: Duration = Duration::from_secs(86_400);
 
 /// `abax actor …`
 ///
@@ -27,7 +32,7 @@ use crate::output;
 ///
 /// Whatever the verb could not do.
 pub(crate) fn run(settings: &Settings, args: &args::Actor) -> anyhow::Result<()> {
-    let token = token(&args.server, &settings.data())?;
+    let token = token(settings, &args.server)?;
     let client = Client::new(args.server.server.as_deref(), token, settings.ca_bundle.as_deref())?;
     let format = args.server.format;
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -48,29 +53,45 @@ pub(crate) fn run(settings: &Settings, args: &args::Actor) -> anyhow::Result<()>
     })
 }
 
-/// The flag or `ABAX_TOKEN`, else `TOKEN`, else the admin token that `abax
-/// serve` keeps on this machine. The last is never sent to another machine.
-fn token(server: &args::Server, data: &Path) -> anyhow::Result<Option<SecretString>> {
+/// The flag or `ABAX_TOKEN`, else `TOKEN`, else an administrator's: one by the
+/// signing key of the settings, or the one that `abax serve` keeps on this
+/// machine. These are sent to nobody but this machine's service or the one of
+/// the settings.
+fn token(settings: &Settings, server: &args::Server) -> anyhow::Result<Option<SecretString>> {
     if let Some(token) = &server.token {
         return Ok(Some(SecretString::from(token.clone())));
     }
     if let Some(token) = std::env::var("TOKEN").ok().filter(|token| !token.is_empty()) {
         return Ok(Some(SecretString::from(token)));
     }
-    let local = server.server.as_deref().is_none_or(|url| {
-        reqwest::Url::parse(url).is_ok_and(|url| {
+    if !server.server.as_deref().is_none_or(|url| is_ours(settings, url)) {
+        return Ok(None);
+    }
+    if let Some(path) = &settings.api.signing_key_file {
+        // Most users may not read the key, and have tokens of their own.
+        if std::fs::File::open(path).is_err_and(|e| e.kind() == ErrorKind::PermissionDenied) {
+            return Ok(None);
+        }
+        let keys = keys::existing(settings)?;
+        return Ok(keys.map(|keys| keys.mint("admin", "ABAX", &["admin"], OWN_TOKEN_LIFETIME)));
+    }
+    let path = settings.data().join(keys::ADMIN_TOKEN);
+    match std::fs::read_to_string(&path) {
+        Ok(token) => Ok(Some(SecretString::from(token.trim().to_owned()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
+    }
+}
+
+/// Whether the service at `url` is on this machine, or the one of the settings.
+fn is_ours(settings: &Settings, url: &str) -> bool {
+    let same = |known: &String| known.trim_end_matches('/') == url.trim_end_matches('/');
+    settings.api.public_url.as_ref().is_some_and(same)
+        || reqwest::Url::parse(url).is_ok_and(|url| {
             url.host_str()
                 .is_some_and(|h| h == "localhost" || h.starts_with("127.") || h == "[::1]")
         })
-    });
-    let path = data.join(crate::commands::service::keys::ADMIN_TOKEN);
-    match std::fs::read_to_string(&path) {
-        Ok(token) if local => Ok(Some(SecretString::from(token.trim().to_owned()))),
-        Ok(_) => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
-    }
 }
 
 /// `NAME=VALUE`, or `NAME` for the value that it has here.

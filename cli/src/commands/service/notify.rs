@@ -6,7 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use tracing::debug;
 
-/// The service answers, or takes work.
+/// The process has started, and needs nobody to start it again.
 pub(super) fn ready(status: &str) {
     tell(&format!("READY=1\nSTATUS={status}"));
 }

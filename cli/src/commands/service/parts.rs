@@ -79,6 +79,11 @@ pub(super) fn worker(
     };
     let mut config = abax_worker::Config::new(host.name, slots, Mode::Bridge(bridge));
     config.alone = host.alone;
+    config.memory_bytes = settings.worker.memory.as_deref().map(output::parse_size).transpose()?;
+    config.milli_cpus =
+        settings.worker.cpus.map(output::nano_cpus).transpose()?.map(|nano| nano / 1_000_000);
+    config.classes = Some(settings.worker.classes.clone());
+    config.prepull.clone_from(&settings.worker.prepull);
     config.registries = settings.registries.clone();
     config.drain = Duration::from_secs(host.drain_seconds);
     config.lease = Duration::from_secs(service.lease_seconds);

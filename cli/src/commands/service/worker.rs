@@ -84,6 +84,8 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     let ended = tokio.block_on(async {
         let traces = telemetry::export_traces();
         let stop = signals::stop_on_signals()?;
+        // A database that is not there yet is no reason to be started again.
+        notify::ready("starting");
         let service = tokio::select! {
             opened = wait::open(of_actors, OldSchema::Wait) => opened?,
             () = stop.cancelled() => return Ok(()),
@@ -92,7 +94,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
             let listener = listen::of_tokio(listener)?;
             tokio::spawn(abax_api::serve_operations(listener, service.clone(), stop.clone()));
         }
-        notify::ready(&format!("host {name} takes messages"));
+        notify::status(&format!("host {name} takes messages"));
         let ended = abax_worker::run(service, runtime, launcher, of_worker, stop).await;
         info!("stopped");
         traces.finish().await;
