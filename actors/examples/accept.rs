@@ -1,33 +1,50 @@
 //! How many messages per second are accepted, and handled, on this machine.
 //!
-//! `cargo run --release -p abax-actors --example accept [senders] [messages]`
+//! `cargo run --release -p abax-actors --example accept [senders] [messages] [actors] [URL]`
+//!
+//! In a file beside, or in the database at the URL (`postgres://…`), whose
+//! password is in `PGPASSWORD`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use abax_actors::{
-    Caller, Clock, Config, Finish, HostInfo, NewActor, NewMessage, Outcome, Role, Service, Tenant,
+    Caller, Clock, Config, DatabaseConfig, Finish, HostInfo, NewActor, NewMessage, Outcome,
+    PostgresConfig, QueueConfig, Role, Service, Tenant,
 };
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1).map(|a| a.parse::<usize>());
-    let senders = arguments.next().transpose()?.unwrap_or(64);
-    let messages = arguments.next().transpose()?.unwrap_or(20_000);
+    let mut arguments = std::env::args().skip(1);
+    let senders = arguments.next().map_or(Ok(64), |a| a.parse::<usize>())?;
+    let messages = arguments.next().map_or(Ok(20_000), |a| a.parse::<usize>())?;
+    let actors = arguments.next().map_or(Ok(1), |a| a.parse::<usize>())?;
 
     let directory = tempfile::tempdir_in(".")?;
-    let service =
-        Service::open(Config::sqlite(directory.path().join("abax.db")), Clock::system()).await?;
+    let database = match arguments.next() {
+        None => DatabaseConfig::Sqlite { path: directory.path().join("abax.db") },
+        Some(url) => {
+            let mut config = PostgresConfig::new(url);
+            config.password = std::env::var("PGPASSWORD").ok().map(Into::into);
+            DatabaseConfig::Postgres(config)
+        }
+    };
+    Service::migrate(&database).await?;
+    let config = Config::new(database, QueueConfig::Database);
+    let service = Service::open(config, Clock::system()).await?;
     let caller = Caller::new(Tenant::default(), "bench", Role::Admin);
     let mut new = NewActor::new("busybox");
     new.max_workers = Some(1_000);
-    let actor = service.register_actor(&caller, new).await?.id;
+    let registered = (0..actors).map(|_| service.register_actor(&caller, new.clone()));
+    let actors: Arc<[_]> = futures_util::future::try_join_all(registered).await?.into();
 
     let started = Instant::now();
-    let sends = (0..senders).map(|_| {
-        let (service, caller, actor) = (service.clone(), caller.clone(), actor.clone());
+    let sends = (0..senders).map(|sender| {
+        let (service, caller, actors) = (service.clone(), caller.clone(), actors.clone());
         tokio::spawn(async move {
-            for _ in 0..messages / senders {
+            for i in 0..messages / senders {
                 let message = NewMessage::text("https://example.org/picture.jpg");
+                let actor = &actors[(sender + i * senders) % actors.len()].id;
                 service.send_message(&caller, actor.as_str(), message).await?;
             }
             Ok::<_, abax_actors::Error>(())

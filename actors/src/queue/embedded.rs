@@ -11,17 +11,24 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::turns::{Line, Turns};
 use super::{Delivery, Hold, capacity};
 use crate::clock::{Clock, Time};
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
-use crate::permission::Tenant;
-use crate::store::{self, Announcement, Store};
+use crate::store::waiting::Candidate;
+use crate::store::{self, Announcement, Connection, Store};
 
 /// How long to wait for what another process may have queued, or for a delay
 /// to end.
 const POLL: Duration = Duration::from_millis(500);
+/// A line of fewer actors is made anew for each delivery.
+const SHORT: usize = 100;
+/// A longer one lasts for so many times as long as it took to make, so that
+/// looking takes a small part of the time, however many actors wait.
+const LASTS: u32 = 10;
 
 #[derive(Clone)]
 pub(crate) struct Embedded(Arc<Inner>);
@@ -31,18 +38,30 @@ struct Inner {
     clock: Clock,
     workers_per_actor: u32,
     /// One receiver looks at a time; the others wait for their turn.
-    looking: tokio::sync::Mutex<()>,
+    looking: tokio::sync::Mutex<Looked>,
     changed: Notify,
     taken: Mutex<Taken>,
+}
+
+/// What the last look at all actors with something waiting found.
+struct Looked {
+    line: Line,
+    /// The classes that it was for.
+    classes: Vec<String>,
+    /// When it is too old.
+    until: Instant,
+}
+
+impl Default for Looked {
+    fn default() -> Self {
+        Self { line: Line::default(), classes: Vec::new(), until: Instant::now() }
+    }
 }
 
 #[derive(Default)]
 struct Taken {
     reserved: HashMap<ExecutionId, Reserved>,
-    /// When each tenant and each actor had its last turn, in turns.
-    tenants: HashMap<Tenant, u64>,
-    turns: HashMap<ActorId, u64>,
-    turn: u64,
+    turns: Turns,
 }
 
 struct Reserved {
@@ -69,7 +88,7 @@ impl Embedded {
             store,
             clock,
             workers_per_actor,
-            looking: tokio::sync::Mutex::new(()),
+            looking: tokio::sync::Mutex::new(Looked::default()),
             changed: Notify::new(),
             taken: Mutex::default(),
         }))
@@ -85,69 +104,58 @@ impl Embedded {
     }
 
     pub(crate) async fn receive(&self, classes: &[String]) -> Result<Delivery, Error> {
-        let _looking = self.0.looking.lock().await;
+        let mut looked = self.0.looking.lock().await;
         loop {
             // Made before looking, so that nothing is missed in between.
             let changed = self.0.changed.notified();
-            if let Some(delivery) = self.look(classes).await? {
+            if let Some(delivery) = self.look(&mut looked, classes).await? {
                 // Another receiver may find more.
                 self.wake();
                 return Ok(delivery);
             }
+            // What comes meanwhile into a long line does not make us look sooner.
+            tokio::time::sleep_until(looked.until).await;
             let _ = tokio::time::timeout(POLL, changed).await;
         }
     }
 
-    async fn look(&self, classes: &[String]) -> Result<Option<Delivery>, Error> {
-        let now = self.0.clock.now();
+    /// Goes along the line of actors, or a new one when it is old or at its end.
+    async fn look(
+        &self,
+        looked: &mut Looked,
+        classes: &[String],
+    ) -> Result<Option<Delivery>, Error> {
         let mut connection = self.0.store.read().await?;
-        let mut candidates = store::waiting::candidates(&mut connection).await?;
-        candidates.retain(|candidate| classes.contains(&candidate.class));
-        let mut reserved_by_actor: HashMap<ActorId, usize> = HashMap::new();
-        {
-            let mut taken = self.0.taken();
-            taken.reserved.retain(|_, r| r.until.is_none_or(|until| until > now));
-            for reserved in taken.reserved.values() {
-                *reserved_by_actor.entry(reserved.actor.clone()).or_default() += 1;
-            }
-            // Who has waited longest for a turn is first: the tenant, then the
-            // actor of its actors.
-            candidates.sort_by_key(|c| {
-                let tenant = taken.tenants.get(&c.tenant).copied().unwrap_or(0);
-                (tenant, taken.turns.get(&c.actor).copied().unwrap_or(0))
-            });
-            if taken.turns.len() > candidates.len() + 1_000 {
-                let waiting: std::collections::HashSet<_> =
-                    candidates.iter().map(|c| &c.actor).collect();
-                taken.turns.retain(|actor, _| waiting.contains(actor));
-                let tenants: std::collections::HashSet<_> =
-                    candidates.iter().map(|c| &c.tenant).collect();
-                taken.tenants.retain(|tenant, _| tenants.contains(tenant));
+        if looked.until > Instant::now() && looked.classes == classes {
+            let delivery = self.first_in_line(&mut connection, &mut looked.line).await?;
+            if delivery.is_some() {
+                return Ok(delivery);
             }
         }
-        for candidate in candidates {
-            let reserved = reserved_by_actor.get(&candidate.actor).copied().unwrap_or(0);
-            let capacity =
-                capacity(candidate.stateless, candidate.max_workers, self.0.workers_per_actor);
-            if candidate.running.saturating_add(reserved as u64) >= capacity {
-                continue;
-            }
-            // A stateful actor's first execution is waited for, also when it is
-            // delayed; a stateless one's is passed by.
-            let (visible_at, limit) =
-                if candidate.stateless { (Some(now), reserved + 1) } else { (None, 1) };
-            let head =
-                store::waiting::head(&mut connection, &candidate.actor, visible_at, limit).await?;
+        let began = Instant::now();
+        let default_capacity = self.0.workers_per_actor;
+        let mut candidates = store::waiting::candidates(&mut connection, default_capacity).await?;
+        candidates.retain(|candidate| classes.contains(&candidate.class));
+        let short = candidates.len() < SHORT;
+        looked.line = self.0.taken().turns.line_up(candidates);
+        classes.clone_into(&mut looked.classes);
+        let lasts = if short { Duration::ZERO } else { began.elapsed() * LASTS };
+        looked.until = Instant::now() + lasts;
+        self.first_in_line(&mut connection, &mut looked.line).await
+    }
+
+    async fn first_in_line(
+        &self,
+        c: &mut Connection,
+        line: &mut Line,
+    ) -> Result<Option<Delivery>, Error> {
+        let now = self.0.clock.now();
+        while let Some(candidate) = line.next() {
+            let Some(execution) = self.free(c, &candidate, now).await? else { continue };
+            let actor = candidate.actor.clone();
             let mut taken = self.0.taken();
-            let free = head
-                .into_iter()
-                .find(|(id, visible)| *visible <= now && !taken.reserved.contains_key(id));
-            let Some((execution, _)) = free else { continue };
-            let actor = candidate.actor;
-            taken.turn += 1;
-            let turn = taken.turn;
-            taken.turns.insert(actor.clone(), turn);
-            taken.tenants.insert(candidate.tenant, turn);
+            taken.turns.take(&candidate);
+            line.put_last(candidate);
             let reserved = Reserved { actor: actor.clone(), until: None };
             taken.reserved.insert(execution.clone(), reserved);
             let reservation =
@@ -156,6 +164,36 @@ impl Embedded {
             return Ok(Some(Delivery { execution, actor, hold }));
         }
         Ok(None)
+    }
+
+    /// The next execution of an actor that may run and that nobody has, if there
+    /// is one and room for it.
+    async fn free(
+        &self,
+        c: &mut Connection,
+        candidate: &Candidate,
+        now: Time,
+    ) -> Result<Option<ExecutionId>, Error> {
+        let Candidate { actor, stateless, max_workers, .. } = candidate;
+        let reserved = {
+            let mut taken = self.0.taken();
+            taken.reserved.retain(|_, r| r.until.is_none_or(|until| until > now));
+            taken.reserved.values().filter(|r| r.actor == *actor).count()
+        };
+        let running = store::executions::count_running(c, actor).await?;
+        let capacity = capacity(*stateless, *max_workers, self.0.workers_per_actor);
+        if running.saturating_add(reserved as u64) >= capacity {
+            return Ok(None);
+        }
+        // A stateful actor's first execution is waited for, also when it is
+        // delayed; a stateless one's is passed by.
+        let (visible_at, limit) = if *stateless { (Some(now), reserved + 1) } else { (None, 1) };
+        let head = store::waiting::head(c, actor, visible_at, limit).await?;
+        let taken = self.0.taken();
+        let free = head
+            .into_iter()
+            .find(|(id, visible)| *visible <= now && !taken.reserved.contains_key(id));
+        Ok(free.map(|(execution, _)| execution))
     }
 }
 

@@ -7,6 +7,7 @@
 pub(crate) mod broker;
 pub(crate) mod embedded;
 pub(crate) mod rabbitmq;
+mod turns;
 
 use std::time::Duration;
 

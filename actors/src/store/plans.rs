@@ -181,7 +181,7 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     assert_eq!(accept::accept(c, &message).await.unwrap(), Some(2));
     // Look for work, and claim it. The ids of the many are none, so that reading
     // all of them fails after the statement.
-    let _ = store::waiting::candidates(c).await;
+    let _ = store::waiting::candidates(c, 6).await;
     assert_eq!(store::waiting::head(c, actor, Some(now), 10).await.unwrap().len(), 2);
     executions::find(c, waiting).await.unwrap();
     actors::lock(c, actor).await.unwrap();

@@ -21,6 +21,7 @@ pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Resul
 }
 
 /// An actor that has something waiting and may run it.
+#[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) actor: ActorId,
     pub(crate) tenant: Tenant,
@@ -28,23 +29,27 @@ pub(crate) struct Candidate {
     pub(crate) class: String,
     pub(crate) stateless: bool,
     pub(crate) max_workers: Option<u32>,
-    pub(crate) running: u64,
 }
 
-/// One row per actor with something waiting, whatever the number of its
-/// messages: the recursion steps from actor to actor through the index.
-pub(crate) async fn candidates(c: &mut Connection) -> Result<Vec<Candidate>, Error> {
+/// One row per actor with something waiting and room for it, whatever the number
+/// of its messages: the recursion steps from actor to actor through the index.
+pub(crate) async fn candidates(
+    c: &mut Connection,
+    default_capacity: u32,
+) -> Result<Vec<Candidate>, Error> {
     let rows = sql("with recursive waiting (actor_id) as ( \
              select min(actor_id) from executions where status = 'SUBMITTED' \
              union all \
              select (select min(e.actor_id) from executions e \
                      where e.status = 'SUBMITTED' and e.actor_id > waiting.actor_id) \
              from waiting where waiting.actor_id is not null) \
-         select a.id, a.tenant, a.queue, a.stateless, a.max_workers, \
-                (select count(*) from executions e \
-                 where e.actor_id = a.id and e.status = 'RUNNING') as running \
+         select a.id, a.tenant, a.queue, a.stateless, a.max_workers \
          from waiting join actors a on a.id = waiting.actor_id \
-         where a.status in ('SUBMITTED', 'READY')")
+         where a.status in ('SUBMITTED', 'READY') \
+         and (select count(*) from executions e \
+              where e.actor_id = a.id and e.status = 'RUNNING') \
+             < case when a.stateless then coalesce(a.max_workers, $1) else 1 end")
+    .bind(i64::from(default_capacity))
     .fetch_all(c)
     .await
     .map_err(failed("look into the queue"))?;
@@ -57,7 +62,6 @@ pub(crate) async fn candidates(c: &mut Connection) -> Result<Vec<Candidate>, Err
                 class: fields.get("queue")?,
                 stateless: fields.get("stateless")?,
                 max_workers: fields.parsed_if_any("max_workers", |n: i64| u32::try_from(n).ok())?,
-                running: fields.parsed("running", |n: i64| u64::try_from(n).ok())?,
             })
         })
         .collect()
