@@ -285,6 +285,30 @@ fn processes_wait_for_the_database_and_for_its_schema() {
 }
 
 #[test]
+fn one_process_of_all_parts_shares_its_database_with_other_hosts() {
+    let site = Site::new(Queue::RabbitMq);
+    let [one, two] = &site.hosts;
+    site.import_script("works", "echo works; sleep 1");
+    let served = one.serve();
+    let worker = two.worker(&[]);
+    assert_eq!(one.ok(&["admin", "hosts", "--quiet"]), "one\ntwo");
+    assert!(!one.root().join("service/abax.db").exists(), "its rows are on the server");
+    let pid = served.pid().to_string();
+    one.abax(&["--log-level", "error", "worker"]).fails(1, &[&pid, "--root"]);
+    let actor = served.ok(&["create", "--name", "works", "--max-workers", "8", "works"]);
+    let sent = send(&site, &served, &actor, 16);
+    machine::eventually("both run something", || {
+        !one.containers().is_empty() && !two.containers().is_empty()
+    });
+    for execution in &sent {
+        served.wait_for("works", execution, |e| e["outcome"] == "succeeded");
+    }
+    worker.stop(Duration::from_secs(20));
+    served.stop(Duration::from_secs(20));
+    one.assert_clean();
+}
+
+#[test]
 fn systemd_hears_what_a_process_does() {
     let site = Site::unmigrated(Queue::Database);
     let [one, _] = &site.hosts;
