@@ -137,6 +137,7 @@ async fn what_a_dead_host_had_is_settled_by_another(engine: Engine) {
     }
     f.clock.advance(Duration::from_secs(30));
     services[1].renew(&two, &[], LEASE).await.unwrap();
+    assert_eq!(find(&f, &two).await.clock_offset_us, Some(0), "a standing clock is never off");
     let statuses = (find(&f, &one).await.status, find(&f, &two).await.status);
     assert_eq!(statuses, (HostStatus::Missing, HostStatus::Working));
     for lost in &lost {

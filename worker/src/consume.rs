@@ -36,6 +36,8 @@ pub enum RunError {
     Launcher,
 }
 
+/// How long to say that this worker has stopped.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How long after a failure the next message is asked for.
 const RECEIVE_AGAIN: Duration = Duration::from_secs(1);
 /// How long killed containers may take to be gone, at the end of a drain.
@@ -162,9 +164,13 @@ pub async fn run(
         });
     }
 
-    if let Err(error) = service.drain_host(&host.id).await {
-        warn!(error = %Chain(&error), "could not say that this worker is stopping");
-    }
+    // A database that is away holds up no stop.
+    let tells = Arc::clone(&host);
+    tokio::spawn(async move {
+        if let Err(error) = tells.service.drain_host(&tells.id).await {
+            warn!(error = %Chain(&error), "could not say that this worker is stopping");
+        }
+    });
     executions.close();
     if timeout(config.drain, executions.wait()).await.is_err() {
         warn!(n = executions.len(), "giving back executions that did not end in time");
@@ -178,8 +184,12 @@ pub async fn run(
     }
     upkeep.cancel();
     upkeepers.wait().await;
-    if let Err(error) = service.stop_host(&host.id).await {
-        warn!(error = %Chain(&error), "could not say that this worker has stopped");
+    match timeout(LAST_WORDS, service.stop_host(&host.id)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            warn!(error = %Chain(&error), "could not say that this worker has stopped");
+        }
+        Err(_) => warn!("could not say that this worker has stopped: no answer"),
     }
     info!(host.id = %host.id, "worker {} has stopped", host.id);
     if watched.has_ended() { Err(RunError::Launcher) } else { Ok(()) }

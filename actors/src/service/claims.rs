@@ -232,12 +232,14 @@ impl Service {
     ) -> Result<Renewal, Error> {
         let now = self.0.clock.now();
         let (host, claims) = (host.clone(), claims.to_vec());
+        // The service's clock goes by the database's, the machine's own does not.
+        let ahead = self.0.clock.offset_micros().saturating_neg();
         self.0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let until = now.after(lease);
-                    let cordoned = store::hosts::set_seen(c, &host, now).await?;
+                    let cordoned = store::hosts::set_seen(c, &host, now, ahead).await?;
                     let mut renewal = Renewal {
                         cordoned: cordoned.unwrap_or(false),
                         forgotten: cordoned.is_none(),

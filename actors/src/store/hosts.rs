@@ -48,16 +48,18 @@ pub(crate) async fn register(
     Ok(())
 }
 
-/// Notes that a host lives; says whether it is cordoned, and nothing where it is
-/// not known.
+/// Notes that a host lives, and how far its clock is ahead; says whether it is
+/// cordoned, and nothing where it is not known.
 pub(crate) async fn set_seen(
     c: &mut Connection,
     id: &HostId,
     now: Time,
+    clock_offset_us: i64,
 ) -> Result<Option<bool>, Error> {
-    sql("update hosts set seen_us = $2 where id = $1 returning cordoned")
+    sql("update hosts set seen_us = $2, clock_offset_us = $3 where id = $1 returning cordoned")
         .bind(id.as_str())
         .bind(now.micros())
+        .bind(clock_offset_us)
         .optional_scalar(c)
         .await
         .map_err(failed("note that the host lives"))
