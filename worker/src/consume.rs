@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use abax_actors::{Chain, Error, HostInfo, Service, Swept};
+use abax_actors::{Chain, Error, HostId, HostInfo, Service, Swept};
 use abax_runtime::Runtime;
 use abax_runtime::container::Launcher;
 use tokio::sync::{Semaphore, watch};
@@ -67,16 +67,11 @@ pub async fn run(
         milli_cpus: config.milli_cpus.or_else(machine::milli_cpus),
         classes: config.classes.clone().unwrap_or_else(|| service.config().queues.clone()),
     };
-    let id = service
-        .register_host(info.clone())
-        .await
-        .map_err(|source| RunError::Register { source })?;
-    if config.alone {
-        let swept = service.recover(&id).await.map_err(|source| RunError::Register { source })?;
-        if swept != Swept::default() {
-            info!("{} executions of a dead worker are tried again", swept.retried);
-        }
-    }
+    let registered = until_it_passes(|| register(&service, &info, config.alone));
+    let id = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        registered = registered => registered.map_err(|source| RunError::Register { source })?,
+    };
     info!(
         host.id = %id, slots = config.slots, classes = info.classes.join(","),
         "worker {id} takes messages"
@@ -193,4 +188,45 @@ pub async fn run(
     }
     info!(host.id = %host.id, "worker {} has stopped", host.id);
     if watched.has_ended() { Err(RunError::Launcher) } else { Ok(()) }
+}
+
+/// Makes this process known, and takes back what an earlier one had.
+async fn register(service: &Service, info: &HostInfo, alone: bool) -> Result<HostId, Error> {
+    let id = service.register_host(info.clone()).await?;
+    if alone {
+        let swept = service.recover(&id).await?;
+        if swept != Swept::default() {
+            info!("{} executions of a dead worker are tried again", swept.retried);
+        }
+    }
+    Ok(id)
+}
+
+/// Tries for as long as the failure may pass: a database that is away.
+async fn until_it_passes<T, F: Future<Output = Result<T, Error>>>(
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, Error> {
+    loop {
+        match attempt().await {
+            Err(error) if error.is_transient() => {
+                warn!(error = %Chain(&error), "could not register as a worker; trying again");
+                sleep(RECEIVE_AGAIN).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_is_away_is_waited_for_and_a_refusal_is_not() {
+        let refusal = || Error::ShuttingDown { actor: "x".to_owned() };
+        let mut answers = vec![Err(refusal()), Ok(7), Err(Error::QueueUnavailable)];
+        let mut next = || std::future::ready(answers.pop().unwrap());
+        assert_eq!(until_it_passes(&mut next).await.unwrap(), 7);
+        assert!(matches!(until_it_passes(next).await, Err(Error::ShuttingDown { .. })));
+    }
 }
