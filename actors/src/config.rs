@@ -68,8 +68,7 @@ pub struct PostgresConfig {
     pub url: String,
     /// Stands before one in the URL.
     pub password: Option<SecretString>,
-    /// Certificates that are trusted beside the system's, in PEM. With them, and
-    /// no `sslmode`, TLS is needed and the server's certificate and name are checked.
+    /// Certificates that are trusted beside the system's, in PEM.
     pub ca_pem: Option<Vec<u8>>,
     /// Connections of this process at most; 16.
     pub connections: u32,

@@ -9,10 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use abax_actors::{
-    Caller, Clock, Config, DatabaseConfig, Error, ExecutionStatus, Finish, Json, NewActor,
-    NewMessage, Outcome, PostgresConfig, QueueConfig, Role, Service, Tenant,
+    Caller, Clock, Config, Error, ExecutionStatus, Finish, Json, NewActor, NewMessage, Outcome,
+    QueueConfig, Role, Service, Tenant,
 };
-use abax_testbed::{Database, Postgres, PostgresOptions};
 use fixture::{Engine, Fixture, Rows, succeeded};
 
 on_each_engine![
@@ -161,27 +160,6 @@ async fn many_may_migrate_an_empty_database_at_once() {
     .await;
     Service::migrate(&config.database).await.unwrap();
     Service::open(config, Clock::system()).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_server_with_tls_must_be_the_one_it_says() {
-    let options = PostgresOptions { tls: true, ..PostgresOptions::default() };
-    let server = Postgres::start_with(&options).unwrap();
-    let mut config = PostgresConfig::new(format!("{}?sslmode=verify-full", server.url()));
-    config.password = Some(abax_testbed::PASSWORD.into());
-    let unknown = Service::migrate(&DatabaseConfig::Postgres(config.clone())).await;
-    let error = unknown.expect_err("nobody vouches for it");
-    assert!(error.is_transient() && format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
-    config.ca_pem = Some(std::fs::read(server.authority().unwrap()).unwrap());
-    // Who names an authority need not say that it is meant.
-    let plain = Database::create().unwrap();
-    let plain = PostgresConfig { url: plain.url(), ..config.clone() };
-    Service::migrate(&DatabaseConfig::Postgres(plain)).await.expect_err("it has no TLS");
-    config.url = server.url();
-    let database = DatabaseConfig::Postgres(config);
-    Service::migrate(&database).await.unwrap();
-    let service = Service::open(Config::new(database, QueueConfig::Database), Clock::system());
-    service.await.unwrap().health().await.unwrap();
 }
 
 /// Names the file in the process that is killed.

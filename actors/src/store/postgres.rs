@@ -237,10 +237,6 @@ fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
     if let Some(password) = &config.password {
         options = options.password(password.expose_secret());
     }
-    // Who names an authority wants the server checked by it.
-    if config.ca_pem.is_some() && matches!(options.get_ssl_mode(), PgSslMode::Prefer) {
-        options = options.ssl_mode(PgSslMode::VerifyFull);
-    }
     if matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull) {
         options = options.ssl_root_cert_from_pem(trusted(config.ca_pem.as_deref()));
     }

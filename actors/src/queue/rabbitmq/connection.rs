@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ pub(super) const QUEUE_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// The first and the longest wait before connecting again.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A connection that lasted for less is no better than none: a broker that
+/// refuses what every connection begins with is not to be asked ten times a second.
+const LASTING: Duration = Duration::from_secs(10);
 /// Seconds between heartbeats: a silence of twice as long ends the connection.
 const HEARTBEAT: u16 = 10;
 /// A queue that nobody used for so long goes.
@@ -175,17 +179,28 @@ pub(super) async fn keep(shared: Arc<Shared>, role: Role) {
         // A process that only publishes needs no second connection.
         shared.consumers.first_receiver().await;
     }
-    let mut wait = RECONNECT.0;
-    let mut told = false;
+    let mut waits = Waits::default();
+    // Once is enough for an operator; the metric says how long.
+    let (mut told, mut brief) = (false, false);
     loop {
+        let mut lasted = Duration::ZERO;
         match shared.broker.connect().await {
             Ok(connection) => {
-                info!("connected to the queue");
-                (wait, told) = (RECONNECT.0, false);
-                let lost = session(&shared, role, Arc::new(connection)).await;
-                warn!(error = %Chain(&lost), "lost the queue; messages are delayed");
+                told = false;
+                let connected = Instant::now();
+                let lost = tokio::select! {
+                    lost = session(&shared, role, Arc::new(connection)) => lost,
+                    never = say_connected(brief) => match never {},
+                };
+                lasted = connected.elapsed();
+                let error = Chain(&lost);
+                if brief && lasted < LASTING {
+                    debug!(error = %error, "lost the queue again");
+                } else {
+                    warn!(error = %error, "lost the queue; messages are delayed");
+                }
+                brief = lasted < LASTING;
             }
-            // Once is enough for an operator; the metric says how long.
             Err(lost) if told => debug!(error = %Chain(&lost), "the queue is not there yet"),
             Err(lost) => {
                 warn!(error = %Chain(&lost), "could not connect to the queue; trying again");
@@ -193,8 +208,38 @@ pub(super) async fn keep(shared: Arc<Shared>, role: Role) {
             }
         }
         // All that lost the broker at once shall not come back at once.
-        tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-        wait = (wait * 2).min(RECONNECT.1);
+        let wait = waits.after(lasted).mul_f64(rand::random_range(0.5..1.0));
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Says that there is a connection; after one that did not last, when this does.
+async fn say_connected(after_a_brief_one: bool) -> Infallible {
+    if after_a_brief_one {
+        tokio::time::sleep(LASTING).await;
+    }
+    info!("connected to the queue");
+    std::future::pending().await
+}
+
+/// The waits before connecting again, each twice as long as the one before it.
+struct Waits(Duration);
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self(RECONNECT.0)
+    }
+}
+
+impl Waits {
+    /// The wait after a connection that lasted so long.
+    fn after(&mut self, lasted: Duration) -> Duration {
+        if lasted >= LASTING {
+            *self = Self::default();
+        }
+        let wait = self.0;
+        self.0 = (wait * 2).min(RECONNECT.1);
+        wait
     }
 }
 
@@ -298,4 +343,20 @@ async fn watch(connection: &Connection) -> Lost {
         }
     }
     std::future::pending().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_while_no_connection_lasts() {
+        let mut waits = Waits::default();
+        for milliseconds in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
+            let wait = waits.after(Duration::from_secs(1));
+            assert_eq!(wait, Duration::from_millis(milliseconds));
+        }
+        assert_eq!(waits.after(LASTING), RECONNECT.0);
+        assert_eq!(waits.after(Duration::ZERO), RECONNECT.0 * 2);
+    }
 }
