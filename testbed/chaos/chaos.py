@@ -44,6 +44,7 @@ MAX_ATTEMPTS = 5
 # All that was accepted must have ended this long after the last fault.
 SETTLE_SECONDS = 180
 SIGNING_KEY = "signing.key"
+WORK = "abax-chaos-"
 
 
 class World:
@@ -89,7 +90,7 @@ name = "{server.name}"
 slots = {SLOTS}
 drain_seconds = 5
 [log]
-level = "info"
+level = "info,lapin=off"
 """
 
     def start(self, effect):
@@ -265,6 +266,7 @@ class Run:
             "winners": checks.winners(evidence),
             "counters": checks.counters(evidence),
             "panics": checks.panics(world),
+            "the doctor": checks.doctor(world),
         }
         for name, findings in named.items():
             found = list(findings)
@@ -273,6 +275,7 @@ class Run:
         self.summarize(evidence)
         self.check_leftovers("while the workers run")
         self.failures += world.stop()
+        self.failures += checks.goodbyes(world.database)
         self.check_leftovers("after the workers stopped")
 
     def check_leftovers(self, when):
@@ -296,6 +299,23 @@ class Run:
             self.say(f"  {count} × {outcome}: {reason}")
         surprises = {server.name: server.surprises for server in self.world.servers if server.surprises}
         self.say(f"ended by themselves: {surprises}")
+        errors = collections.Counter(
+            # Without its time and the ids of its spans.
+            line.split("ERROR", 1)[1].rsplit("}: ", 1)[-1].strip()[:150]
+            for server in [*self.world.apis, *self.world.workers]
+            for line in server.log_path.read_text(errors="replace").splitlines()
+            if " ERROR " in line
+        )
+        for line, count in errors.most_common(8):
+            self.say(f"  {count} × error: {line}")
+
+
+def remove_disks_of_killed_runs():
+    """For whoever has the lock: their logs stay."""
+    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+        place = line.split()[4]
+        if place.startswith(f"/var/tmp/{WORK}"):
+            run("umount", "--lazy", place)
 
 
 def main():
@@ -318,7 +338,8 @@ def main():
     # The names of hosts are the machine's: one run at a time.
     lock = open("/run/lock/abax-chaos", "w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    work = pathlib.Path(tempfile.mkdtemp(prefix="abax-chaos-", dir="/var/tmp"))
+    remove_disks_of_killed_runs()
+    work = pathlib.Path(tempfile.mkdtemp(prefix=WORK, dir="/var/tmp"))
     # PostgreSQL is not root.
     work.chmod(0o711)
     world = World(arguments.abax, work, say, arguments.queue == "rabbitmq")

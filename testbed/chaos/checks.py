@@ -221,6 +221,24 @@ def database_rows(database):
     """Nothing is held by anybody."""
     for row in rows(database, "select id, status, host_id, lease_until_us from executions where status not in ('COMPLETE', 'ERROR')"):
         yield f"not settled: {row}"
+    for row in rows(database, "select * from workers where status = 'BUSY'"):
+        yield f"a worker of nothing is busy: {row}"
+
+
+def goodbyes(database):
+    """The last process of every host said that it has stopped."""
+    sql = "select distinct on (name) name, id, draining, stopped_us from hosts order by name, registered_us desc"
+    for row in rows(database, sql):
+        if row["stopped_us"] is None:
+            yield f"a worker has stopped, and its row does not say so: {row}"
+
+
+def doctor(world):
+    """The program itself finds nothing wrong."""
+    try:
+        world.apis[0].abax("admin", "doctor")
+    except RuntimeError as error:
+        yield str(error)
 
 
 def leftovers(world, containers):
@@ -259,9 +277,10 @@ def panics(world):
     """No process of the program ended by a bug."""
     for server in [*world.apis, *world.workers]:
         text = server.log_path.read_text(errors="replace")
-        at = text.find("panicked at")
-        if at >= 0:
-            yield f"{server.name} panicked: {text[max(0, at - 300): at + 1500]}"
+        for panic in re.finditer(r"^thread '([^']*)'.* panicked at (?:.*\n){0,30}", text, re.M):
+            # Where the process ends while lapin connects, lapin's thread has nothing to run it.
+            if panic[1] != "lapin-io-loop" or "was cancelled" not in panic[0]:
+                yield f"{server.name} panicked: {panic[0]}"
 
 
 def namespaces():
