@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use abax_actors::{Claim, Clock};
+use abax_actors::Claim;
 use abax_runtime::cgroup::Limits;
 use abax_runtime::network::Mode;
 use abax_runtime::registry::RegistriesConfig;
@@ -78,8 +78,6 @@ pub struct Config {
     pub network: Mode,
     /// Access tokens for actors that ask for them.
     pub access_tokens: Option<AccessTokens>,
-    /// The time source.
-    pub clock: Clock,
 }
 
 impl Config {
@@ -103,7 +101,6 @@ impl Config {
             registries: RegistriesConfig::default(),
             network,
             access_tokens: None,
-            clock: Clock::system(),
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Host {
 pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinHandle<Ended>> {
     // The lease counts from before we asked for it.
     let lease_until = lease_until(Instant::now().into_std(), host.config.lease);
-    let asked = host.config.clock.now();
+    let asked = host.service.clock().now();
     let id = delivery.execution.clone();
     let claim = match host.service.claim(delivery, &host.id, host.config.lease).await {
         Ok(Some(claim)) => claim,
@@ -58,7 +58,7 @@ pub(crate) async fn execute(host: Arc<Host>, delivery: Delivery) -> Option<JoinH
             return None;
         }
     };
-    let span = trace::execution(&claim, asked, host.config.clock.now());
+    let span = trace::execution(&claim, asked, host.service.clock().now());
     carry_out(host, claim, lease_until).instrument(span).await
 }
 
@@ -82,6 +82,7 @@ async fn carry_out(
     let live = Arc::new(Live {
         output: Output::new(host.config.log_limit_bytes),
         phases: Mutex::new(Phases::default()),
+        clock: host.service.clock().clone(),
     });
     let claim = Arc::new(claim);
     let mut thread = tokio::task::spawn_blocking({

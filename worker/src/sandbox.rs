@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use abax_actors::{
-    Actor, Chain, Claim, Finish, Json, Outcome, Phase, Phases, Time, TraceParent, Usage,
+    Actor, Chain, Claim, Clock, Finish, Json, Outcome, Phase, Phases, Time, TraceParent, Usage,
 };
 use abax_runtime::Runtime;
 use abax_runtime::cgroup::Limits;
@@ -37,11 +37,13 @@ pub(crate) struct Sandbox {
 pub(crate) struct Live {
     pub(crate) output: Output,
     pub(crate) phases: Mutex<Phases>,
+    /// The service's: its times are compared with those of other hosts.
+    pub(crate) clock: Clock,
 }
 
 impl Live {
-    fn reached(&self, config: &Config, phase: Phase) -> Time {
-        let now = config.clock.now();
+    fn reached(&self, phase: Phase) -> Time {
+        let now = self.clock.now();
         self.phases.lock().expect("no holder of this lock panics").set(phase, now);
         now
     }
@@ -102,7 +104,7 @@ impl Sandbox {
                 return Ended { may_pass, ..Ended::could_not_start(&error) };
             }
         };
-        live.reached(config, Phase::ImageReady);
+        live.reached(Phase::ImageReady);
         if !stop.begin() {
             return Ended::before_it_began();
         }
@@ -121,7 +123,7 @@ impl Sandbox {
             Ok(container) => container,
             Err(error) => return Ended::could_not_start(&error),
         };
-        live.reached(config, Phase::Created);
+        live.reached(Phase::Created);
         if let Err(error) = info_span!("start").in_scope(|| container.start()) {
             let mut ended = Ended::could_not_start(&error);
             ended.finish.exit_code = Some(i32::from(error.exit_code()));
@@ -131,15 +133,15 @@ impl Sandbox {
             ended.container = Some(container);
             return ended;
         }
-        let started = live.reached(config, Phase::Started);
+        let started = live.reached(Phase::Started);
         let begun = Instant::now();
         metrics::container_started(begun - ready);
 
         let running = info_span!("run").entered();
         let stopped = attend(config, live, &container, &mut output, stop, wake, begun);
         let exit = container.wait();
-        let finished = live.reached(config, Phase::Exited);
-        drain(config, live, &mut output);
+        let finished = live.reached(Phase::Exited);
+        drain(live, &mut output);
         drop(running);
         if container.is_abandoned() && stopped.is_none() {
             let reason = "the launcher ended, and the container with it".to_owned();
@@ -292,7 +294,7 @@ fn attend(
         let written = at_output.is_some_and(|at| !fds[at].revents().is_empty());
         let ended = !fds[0].revents().is_empty();
         if written {
-            open = read(config, live, output);
+            open = read(live, output);
         }
         if ended {
             return stopped;
@@ -301,8 +303,8 @@ fn attend(
 }
 
 /// What the container wrote before it ended and nobody has read yet.
-fn drain(config: &Config, live: &Live, output: &mut PipeReader) {
-    while read(config, live, output) {
+fn drain(live: &Live, output: &mut PipeReader) {
+    while read(live, output) {
         let mut fds = [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)];
         let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         if !matches!(poll(&mut fds, Some(&at_once)), Ok(n) if n > 0) {
@@ -312,14 +314,14 @@ fn drain(config: &Config, live: &Live, output: &mut PipeReader) {
 }
 
 /// One read; false at the end of the output.
-fn read(config: &Config, live: &Live, output: &mut PipeReader) -> bool {
+fn read(live: &Live, output: &mut PipeReader) -> bool {
     let mut buffer = [0_u8; 64 * 1024];
     match io::Read::read(output, &mut buffer) {
         Ok(0) => false,
         Ok(n) => {
             let mut phases = live.phases.lock().expect("no holder of this lock panics");
             if phases.at(Phase::FirstOutput).is_none() {
-                phases.set(Phase::FirstOutput, config.clock.now());
+                phases.set(Phase::FirstOutput, live.clock.now());
             }
             drop(phases);
             live.output.push(&buffer[..n]);
