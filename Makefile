@@ -29,12 +29,15 @@ demo: packages
 	$(CARGO) build --release --locked --package abax-cli
 	examples/demo.sh target/release/abax
 
-# A start beside docker, podman, runc, crun and the kernel's floor, in one run.
+# A start beside docker, podman, runc, crun and the kernel's floor, in one run;
+# then what the service takes, alone and as a site.
 bench: packages
 	$(CARGO) build --release --locked --package abax-cli
 	$(CARGO) build --release --locked --package abax-runtime --example launch
+	$(CARGO) build --release --locked --package abax-api --example load
 	gcc -O2 -o target/release/floor testbed/bench/floor.c
 	testbed/bench/bench.py target/release/abax target/release/examples/launch target/release/floor
+	python3 -B testbed/bench/load.py target/release/abax target/release/examples/load
 
 # The stack of docker-compose.yml for real: quickstart, kills, restore.
 compose-test: packages
