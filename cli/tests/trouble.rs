@@ -35,9 +35,16 @@ fn a_worker_whose_launcher_was_killed_ends_and_gives_back_what_it_had() {
     let running = served.ok(&["send", "works", "x"]);
     let waiting = served.ok(&["send", "works", "y"]);
     served.wait_for("works", &running, has_started);
-    let launcher =
-        run("pgrep", &["--parent", &served.pid().to_string(), "--full", "__abax_launcher"]);
-    run("kill", &["-KILL", launcher.trim()]);
+    // Whichever thread started it.
+    let launcher = std::fs::read_dir(format!("/proc/{}/task", served.pid()))
+        .unwrap()
+        .flatten()
+        .find_map(|task| {
+            let children = std::fs::read_to_string(task.path().join("children")).unwrap();
+            children.split_whitespace().next().map(str::to_owned)
+        })
+        .unwrap();
+    run("kill", &["-KILL", &launcher]);
     // A zombie: whoever started it has not asked yet.
     let stat = format!("/proc/{}/stat", served.pid());
     eventually("the service ends", || {
