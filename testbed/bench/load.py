@@ -102,10 +102,12 @@ class Service:
 
     def measure(self, table):
         """Every case of this shape, as rows of the table."""
-        # No registry has it, so its messages wait: only their acceptance is measured.
-        waiting = self.actor("localhost:9/none/such")
+        # The host takes nothing, so the messages wait: only their acceptance is measured.
+        self.cordon()
+        waiting = self.actor("busybox")
         table.add(f"accepted, {self.name}", self.run(waiting, "accept", ACCEPTING))
         self.request("DELETE", f"/actors/v2/{waiting}")
+        self.abax_command("admin", "uncordon", self.host)
 
         actor = self.actor("busybox")
         self.run(actor, "result", 1)
@@ -123,6 +125,17 @@ class Service:
         table.add(f"ended, {self.name}, slots 4, {PAST:,} past executions", self.run(actor, "result", 4))
         table.add(f"accepted while 4 run, {self.name}, {PAST:,} past", self.run(actor, "accept", ACCEPTING))
 
+    def cordon(self):
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return self.abax_command("admin", "cordon", self.host)
+            except RuntimeError:
+                # The host is not there yet.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
     def wait_for(self, actor, execution):
         deadline = time.monotonic() + 60
         while self.request("GET", f"/actors/v2/{actor}/executions/{execution}")["status"] != "COMPLETE":
@@ -132,7 +145,7 @@ class Service:
 
 
 class Embedded(Service):
-    name = "embedded"
+    name = host = "embedded"
 
     def __enter__(self):
         self.root = self.work / "embedded"
@@ -161,7 +174,7 @@ class Embedded(Service):
 
 
 class Cluster(Service):
-    name = "cluster"
+    name = host = "cluster"
 
     def __enter__(self):
         self.postgres = self.cleanup.enter_context(servers.Postgres(self.work / "postgres"))
@@ -178,6 +191,7 @@ class Cluster(Service):
             f'[database]\nurl = "{self.postgres.url}"\n'
             f'[queue]\nurl = "{self.rabbitmq.url}"\n'
             f'[api]\nsigning_key_file = "{key}"\npublic_url = "{self.urls[0]}"\n'
+            f'[worker]\nname = "{self.host}"\n'
         )
         self.environment = dict(os.environ, ABAX_CONFIG=str(config))
         self.abax_command("import", "--change", 'CMD ["/bin/true"]', self.work / "rootfs.tar", "busybox")
