@@ -6,6 +6,7 @@
 //! This crate knows nothing of the code under test.
 #![forbid(unsafe_code)]
 
+mod bridge;
 mod collector;
 mod front;
 mod image;
@@ -18,6 +19,7 @@ mod shared;
 mod tls;
 mod token;
 
+pub use bridge::remove_bridge;
 pub use collector::{Collector, Span};
 pub use front::{Action, Front, Request};
 pub use image::{

@@ -217,17 +217,7 @@ impl Drop for Machine {
         // Clears what a service that a test killed has left; its directory goes next.
         let _ = self.command(&["ps", "-q"]).output();
         for bridge in &self.bridges {
-            if Path::new("/sys/class/net").join(bridge).exists() {
-                let _ = Command::new("ip").args(["link", "delete", bridge]).output();
-            }
-        }
-        let tables = Command::new("nft").args(["list", "tables"]).output();
-        let tables = tables.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
-        for table in tables.unwrap_or_default().lines() {
-            if self.bridges.iter().any(|bridge| table.contains(bridge.as_str())) {
-                let words: Vec<&str> = table.split_whitespace().collect();
-                let _ = Command::new("nft").arg("delete").args(words).output();
-            }
+            abax_testbed::remove_bridge(bridge);
         }
     }
 }

@@ -175,10 +175,7 @@ pub struct RemoveBridge(pub &'static str);
 
 impl Drop for RemoveBridge {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("ip").args(["link", "del", self.0]).output();
-        let _ = std::process::Command::new("nft")
-            .args(["delete", "table", "inet", &format!("abax_{}", self.0)])
-            .output();
+        abax_testbed::remove_bridge(self.0);
     }
 }
 
