@@ -57,4 +57,5 @@ chaos: packages
 	$(CARGO) build --locked --package abax-cli
 	gcc -O2 -Wall -Wextra -Werror -static -o target/effect testbed/chaos/effect.c
 	python3 -B testbed/chaos/test_checks.py --quiet
+	python3 -B testbed/chaos/test_stops.py target/debug/abax target/effect
 	python3 -B testbed/chaos/chaos.py target/debug/abax target/effect --duration $(DURATION) $(if $(SEED),--seed $(SEED))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A site of several hosts under load, while everything fails at random.
 
-    chaos.py ABAX EFFECT [--duration 1800] [--seed N] [--keep]
+    chaos.py ABAX EFFECT [--duration 1800] [--seed N] [--queue rabbitmq|database] [--keep]
 
 ABAX is the program under test, EFFECT the compiled effect.c. PostgreSQL,
 RabbitMQ, two `abax api` and three `abax worker` run on hosts of their own
@@ -11,23 +11,23 @@ stops, cuts off and fills; then all is healed, and when nothing waits any more
 store, logs, states, ledger and effects must agree, and nothing may be left.
 
 Exits with 0 if all held, else prints what did not, with the evidence and the
-seed. Needs root, and what testbed/install.sh installs.
+seed. A run that is stopped by a signal leaves its logs and nothing else, and so
+does the next one after a run that was killed. Needs root, and what
+testbed/install.sh installs.
 """
 
 import argparse
 import collections
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import random
 import secrets
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-import threading
 import time
 
 import checks
@@ -45,6 +45,7 @@ MAX_ATTEMPTS = 5
 SETTLE_SECONDS = 180
 SIGNING_KEY = "signing.key"
 WORK = "abax-chaos-"
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 class World:
@@ -134,14 +135,8 @@ level = "info,lapin=off"
                 yield f"{server.name} ended with {code} after SIGTERM; its log ends:\n{server.last_words()}"
 
     def remove(self):
-        for server in self.servers:
-            with contextlib.suppress(Exception):
-                server.resume()
-                server.kill()
-        self.network.remove()
-        for server in self.servers:
-            if os.path.ismount(server.directory):
-                server.remove_disk()
+        servers.kill_descendants()
+        remove_hosts(self.network)
 
 
 class Run:
@@ -310,12 +305,31 @@ class Run:
             self.say(f"  {count} × error: {line}")
 
 
-def remove_disks_of_killed_runs():
-    """For whoever has the lock: their logs stay."""
+def remove_hosts(network):
+    """For whoever has the lock: also those of runs that were killed. Logs stay."""
+    network.remove()
     for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
         place = line.split()[4]
         if place.startswith(f"/var/tmp/{WORK}"):
-            run("umount", "--lazy", place)
+            servers.remove_disk(pathlib.Path(place))
+
+
+def stop_on_signals(say):
+    """They become an exception, so that whatever is there is cleared away. SIGINT
+    too, which a shell has ignored for what it starts in the background."""
+
+    def stop(number, _):
+        ignore_signals()
+        say(f"stopped by {signal.Signals(number).name}")
+        raise SystemExit(128 + number)
+
+    for number in STOPS:
+        signal.signal(number, stop)
+
+
+def ignore_signals():
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main():
@@ -335,17 +349,18 @@ def main():
     def say(text):
         print(f"[{time.monotonic() - begin:7.1f}] {text}", flush=True)
 
+    stop_on_signals(say)
     # The names of hosts are the machine's: one run at a time.
     lock = open("/run/lock/abax-chaos", "w")
     fcntl.flock(lock, fcntl.LOCK_EX)
-    remove_disks_of_killed_runs()
     work = pathlib.Path(tempfile.mkdtemp(prefix=WORK, dir="/var/tmp"))
     # PostgreSQL is not root.
     work.chmod(0o711)
     world = World(arguments.abax, work, say, arguments.queue == "rabbitmq")
     run_ = Run(arguments, world, say)
-    say(f"seed {arguments.seed}, logs in {work}/logs")
     try:
+        remove_hosts(world.network)
+        say(f"seed {arguments.seed}, logs in {work}/logs")
         run_.run()
     except Exception as error:
         run_.failures.append(f"the test itself: {type(error).__name__}: {error}")
@@ -353,6 +368,7 @@ def main():
 
         traceback.print_exc()
     finally:
+        ignore_signals()
         world.remove()
     run_.failures += [f"left at the end: {finding}" for finding in checks.namespaces()]
     for failure in run_.failures[:20]:

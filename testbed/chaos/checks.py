@@ -11,6 +11,7 @@ import pathlib
 import re
 
 from network import PREFIX, entering, run
+from servers import control_groups
 
 FINAL = ("COMPLETE", "ERROR")
 
@@ -153,7 +154,7 @@ def outcomes(evidence):
             yield f"cancelled, and nobody asked for it:\n{evidence.story(execution)}"
         if outcome in ("out_of_memory", "timed_out"):
             yield f"{outcome}:\n{evidence.story(execution)}"
-        # 7, 8, 9: see effect.c.
+        # 7 and 8: see effect.c. Its 9 is of an attempt that is superseded.
         if outcome == "failed" and execution["exit_code"] not in (7, 8):
             yield f"failed with {execution['exit_code']}:\n{evidence.story(execution)}"
 
@@ -243,12 +244,8 @@ def doctor(world):
 
 def leftovers(world, containers):
     """What is left of containers on the workers: none of it may be."""
-    top = pathlib.Path("/sys/fs/cgroup")
-    trees = [top, *(entry for entry in top.iterdir() if entry.is_dir())]
-    for container in sorted(containers):
-        for tree in trees:
-            if (tree / "abax" / container).exists():
-                yield f"the control group {tree / 'abax' / container}"
+    for group in control_groups(containers):
+        yield f"the control group {group}"
     for worker in world.workers:
         with contextlib.suppress(FileNotFoundError):
             for entry in (worker.root / "containers").iterdir():

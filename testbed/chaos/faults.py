@@ -7,7 +7,7 @@ shuffled again, so that a short run has met each kind about once.
 import dataclasses
 import random
 
-# Between the beginnings of two faults, on average; up to three overlap.
+# Between the beginnings of two faults, on average; they may overlap.
 EVERY_SECONDS = 6.0
 
 
@@ -20,8 +20,6 @@ class Fault:
     kind: str
     target: str
     peer: str | None = None
-    began: bool = False
-    ended: bool = False
 
     def __str__(self):
         peer = f" and {self.peer}" if self.peer else ""

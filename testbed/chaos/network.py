@@ -35,7 +35,6 @@ class Network:
         self.cuts = []
 
     def create(self):
-        self.remove()
         switch = PREFIX + "switch"
         run("ip", "netns", "add", switch)
         run("ip", "-n", switch, "link", "add", "switch", "type", "bridge")

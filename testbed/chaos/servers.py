@@ -39,6 +39,51 @@ def send(processes, number):
             os.kill(process, number)
 
 
+def lives(process):
+    """Whether it is more than a name that its parent has not asked for yet."""
+    with contextlib.suppress(OSError):
+        return pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    return False
+
+
+def kill_descendants():
+    """Ends all that we have started, also what a signal interrupted us in starting."""
+    for _ in range(200):
+        processes = [process for process in descendants(os.getpid())[1:] if lives(process)]
+        if not processes:
+            return
+        send(processes, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def control_groups(containers):
+    """Those of these containers that are there, in whichever trees."""
+    top = pathlib.Path("/sys/fs/cgroup")
+    places = [tree / "abax" / container for tree in [top, *top.iterdir()] for container in sorted(containers)]
+    return [place for place in places if place.is_dir()]
+
+
+def remove_disk(directory):
+    """Unmounts the disk of a host whose processes were killed, and removes what
+    they left elsewhere: segments of shared memory and control groups."""
+    with contextlib.suppress(OSError, IndexError):
+        segment = (directory / "data/postmaster.pid").read_text().splitlines()[6].split()[1]
+        subprocess.run(["ipcrm", "-m", segment], capture_output=True)
+    containers = []
+    with contextlib.suppress(OSError):
+        containers = os.listdir(directory / "root/containers")
+    # A process that is just ending may still be in one of them.
+    for _ in range(50):
+        for group in control_groups(containers):
+            with contextlib.suppress(OSError):
+                group.rmdir()
+        subprocess.run(["umount", directory], capture_output=True)
+        if not os.path.ismount(directory) and not control_groups(containers):
+            return
+        time.sleep(0.1)
+    subprocess.run(["umount", "--lazy", directory], capture_output=True)
+
+
 class Server:
     """One process of one host. `directory` is its disk; `log` is kept elsewhere."""
 
@@ -75,14 +120,6 @@ class Server:
         self.directory.mkdir(parents=True)
         self.log_path.parent.mkdir(exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", f"size={self.disk_bytes},mode=755", f"chaos-{self.name}", self.directory)
-
-    def remove_disk(self):
-        # A process that is just ending may still be in it.
-        for _ in range(50):
-            if subprocess.run(["umount", self.directory], capture_output=True).returncode == 0 or not os.path.ismount(self.directory):
-                return
-            time.sleep(0.1)
-        run("umount", "--lazy", self.directory)
 
     def as_user(self):
         if not self.user:
@@ -212,13 +249,6 @@ class Postgres(Server):
             "tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": "10s",
         }
         return [self.programs / "postgres", "-D", self.data, *(part for key, value in settings.items() for part in ("-c", f"{key}={value}"))]
-
-    def remove_disk(self):
-        # A server that was killed has left its segment of shared memory.
-        with contextlib.suppress(OSError, IndexError):
-            segment = (self.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
-            subprocess.run(["ipcrm", "-m", segment], capture_output=True)
-        super().remove_disk()
 
     def is_ready(self):
         return self.psql("select 1", "postgres", check=False) == "1"
