@@ -233,6 +233,40 @@ def check_deadlines(where, resources):
         check(grace > settings.get(name, default) + pause, f"{where}: {key} is killed before {name} is over")
 
 
+def size(text):
+    """Bytes of `1g` or `9Gi`; both mean powers of two."""
+    number, unit = re.fullmatch(r"(\d+)([mg])i?", text.lower()).groups()
+    return int(number) << {"m": 20, "g": 30}[unit]
+
+
+def check_sizes(where, resources):
+    """A host's slots fit its memory, and the scaler knows how many they are."""
+    settings = settings_of(resources[("ConfigMap", "abax")]["data"]["abax.toml"])
+    worker = resources[("StatefulSet", "abax-worker")]["spec"]["template"]["spec"]["containers"][0]
+    slots, memory = settings["worker.slots"], size(settings["worker.memory"])
+    limit = size(worker["resources"]["limits"]["memory"])
+    check(slots * size(settings["service.memory"]) <= memory, f"{where}: {slots} slots need more than worker.memory")
+    check(memory < limit, f"{where}: worker.memory leaves nothing of the pod's {limit} bytes to the worker")
+    for resource in resources.values():
+        if resource["kind"] == "ScaledObject":
+            for trigger in resource["spec"]["triggers"]:
+                check(trigger["metadata"]["threshold"] == str(slots), f"{where}: the scaler does not count {slots} slots")
+
+
+def check_restricted(where, resources):
+    """Whatever is no worker has no privilege at all."""
+    for workload in workloads(resources.values()):
+        pod = workload["spec"]["template"]["spec"]
+        check(pod["automountServiceAccountToken"] is False, f"{where}: {identity(workload)} gets a token of the cluster")
+        for container in pod["containers"]:
+            if container["name"] == "worker":
+                continue
+            context = container["securityContext"]
+            holds = pod["securityContext"]["runAsNonRoot"] and not context["allowPrivilegeEscalation"]
+            holds = holds and context["readOnlyRootFilesystem"] and context["capabilities"] == {"drop": ["ALL"]}
+            check(holds, f"{where}: {identity(workload)} may do more than it needs")
+
+
 def check_secrets(where, resources):
     """The files that the settings name come with the secret, where it is an example."""
     secret = resources.get(("Secret", "abax"))
@@ -300,6 +334,8 @@ def main():
         check_references(where, resources)
         check_settings(where, settings_of(resources[("ConfigMap", "abax")]["data"]["abax.toml"]), documented)
         check_deadlines(where, resources)
+        check_sizes(where, resources)
+        check_restricted(where, resources)
         check_secrets(where, resources)
         check_privileges(repository, resources[("StatefulSet", "abax-worker")])
     check_compose(repository, documented)
