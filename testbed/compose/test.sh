@@ -183,6 +183,8 @@ within 180 settled "$slow" "$site/waiting"
 settled "$slow" "$site/accepted" || fail "executions from before the backup are not there"
 say "what waited in the backup was executed, what had ended is there"
 
+compose exec -T api1 abax admin doctor >"$site/doctor" 2>&1 || fail "the doctor: $(cat "$site/doctor")"
+
 say "down"
 compose down --volumes >/dev/null 2>&1
 [[ -z $(docker ps --all --quiet) ]] || fail "containers are left: $(docker ps --all)"
