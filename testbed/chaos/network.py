@@ -23,7 +23,7 @@ def run(*command, **options):
     """Runs a command to its end; what it said is in the error where it fails."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+        raise RuntimeError(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr}{done.stdout}".strip())
     return done.stdout
 
 
