@@ -254,17 +254,17 @@ def check_sizes(where, resources):
 
 
 def check_restricted(where, resources):
-    """Whatever is no worker has no privilege at all."""
+    """Nobody writes into its image; whatever is no worker has no privilege at all."""
     for workload in workloads(resources.values()):
         pod = workload["spec"]["template"]["spec"]
         check(pod["automountServiceAccountToken"] is False, f"{where}: {identity(workload)} gets a token of the cluster")
         for container in pod["containers"]:
+            context = container["securityContext"]
+            check(context["readOnlyRootFilesystem"], f"{where}: {identity(workload)} can change its own program")
             if container["name"] == "worker":
                 continue
-            context = container["securityContext"]
             holds = pod["securityContext"]["runAsNonRoot"] and not context["allowPrivilegeEscalation"]
-            holds = holds and context["readOnlyRootFilesystem"] and context["capabilities"] == {"drop": ["ALL"]}
-            check(holds, f"{where}: {identity(workload)} may do more than it needs")
+            check(holds and context["capabilities"] == {"drop": ["ALL"]}, f"{where}: {identity(workload)} may do more than it needs")
 
 
 def check_secrets(where, resources):
