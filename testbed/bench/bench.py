@@ -287,6 +287,9 @@ def main():
     parser.add_argument("floor", type=pathlib.Path)
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
+    # Whatever stops this, the peers' daemons and their data go.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     with contextlib.ExitStack() as cleanup:
         work = pathlib.Path(tempfile.mkdtemp(prefix="abax-bench-", dir="/var/tmp"))
         cleanup.callback(subprocess.run, ["rm", "-rf", work])

@@ -177,19 +177,20 @@ class Cluster(Service):
     name = host = "cluster"
 
     def __enter__(self):
-        self.postgres = self.cleanup.enter_context(servers.Postgres(self.work / "postgres"))
-        self.rabbitmq = self.cleanup.enter_context(servers.RabbitMq(self.work / "rabbitmq"))
+        key, password = self.work / "signing.key", self.work / "password"
+        for secret in (key, password):
+            secret.write_text(os.urandom(32).hex())
+            secret.chmod(0o600)
+        self.postgres = self.cleanup.enter_context(servers.Postgres(self.work / "postgres", password.read_text()))
+        self.rabbitmq = self.cleanup.enter_context(servers.RabbitMq(self.work / "rabbitmq", password.read_text()))
         self.root = self.work / "cluster"
-        key = self.work / "signing.key"
-        key.write_bytes(os.urandom(32))
-        key.chmod(0o600)
         ports = [servers.free_port() for _ in range(2)]
         self.urls = [f"http://127.0.0.1:{port}" for port in ports]
         config = self.work / "abax.toml"
         config.write_text(
             f'root = "{self.root}"\n'
-            f'[database]\nurl = "{self.postgres.url}"\n'
-            f'[queue]\nurl = "{self.rabbitmq.url}"\n'
+            f'[database]\nurl = "{self.postgres.url}"\npassword_file = "{password}"\n'
+            f'[queue]\nurl = "{self.rabbitmq.url}"\npassword_file = "{password}"\n'
             f'[api]\nsigning_key_file = "{key}"\npublic_url = "{self.urls[0]}"\n'
             f'[worker]\nname = "{self.host}"\n'
         )
@@ -251,6 +252,9 @@ def main():
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--only", choices=["embedded", "cluster"])
     arguments = parser.parse_args()
+    # Whatever stops this, the servers and their data go.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     table = Table()
     with contextlib.ExitStack() as cleanup:
         work = pathlib.Path(tempfile.mkdtemp(prefix="abax-load-", dir="/var/tmp"))

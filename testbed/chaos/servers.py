@@ -8,16 +8,18 @@ started again after a moment, as a supervisor would.
 import contextlib
 import os
 import pathlib
-import pwd
 import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "python"))
+
+import packaged
 from network import entering, run
 
-USER = "abax"
 DATABASE = "abax"
 RESTART_AFTER = 1.0
 
@@ -121,15 +123,9 @@ class Server:
         self.log_path.parent.mkdir(exist_ok=True)
         run("mount", "-t", "tmpfs", "-o", f"size={self.disk_bytes},mode=755", f"chaos-{self.name}", self.directory)
 
-    def as_user(self):
-        if not self.user:
-            return []
-        entry = pwd.getpwnam(self.user)
-        return ["--reuid", str(entry.pw_uid), "--regid", str(entry.pw_gid), "--clear-groups"]
-
     def start(self):
         """From the thread that outlives it: the kernel kills it with that."""
-        command = [*entering(self.name), "setpriv", "--pdeathsig", "KILL", *self.as_user(), "--", *map(str, self.command())]
+        command = [*entering(self.name), "setpriv", "--pdeathsig", "KILL", *(packaged.as_user(self.user) if self.user else []), "--", *map(str, self.command())]
         with open(self.log_path, "ab") as log:
             log.write(f"--- started at {time.strftime('%H:%M:%S')}\n".encode())
             log.flush()
@@ -222,51 +218,33 @@ class Server:
 
 
 class Postgres(Server):
-    user = "postgres"
+    user = packaged.Postgres.user
     goodbye = (signal.SIGINT, 30)
 
     def __init__(self, network, work, say):
         super().__init__("database", network, work, say, 512 << 20)
-        self.data = self.directory / "data"
         self.password = secrets.token_hex(12)
-        self.programs = max(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+        self.server = packaged.Postgres(self.directory, self.address, 5432, self.password)
 
     def initialize(self):
         self.make_disk()
-        shutil.chown(self.directory, self.user, self.user)
-        secret = self.directory / "password"
-        secret.write_text(self.password)
-        shutil.chown(secret, self.user)
-        run("setpriv", *self.as_user(), "--", self.programs / "initdb", "-D", self.data, "-U", USER, "--pwfile", secret, "-A", "scram-sha-256",
-            "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--wal-segsize=4", cwd="/")
-        (self.data / "pg_hba.conf").write_text("host all all all scram-sha-256\n")
+        self.server.make("--wal-segsize=4")
 
     def command(self):
-        settings = {
-            "listen_addresses": f"{self.address},127.0.0.1", "port": 5432, "unix_socket_directories": "", "max_wal_size": "64MB",
-            "max_connections": 200, "shared_buffers": "64MB", "log_min_messages": "warning", "log_line_prefix": "%t [%p] ",
+        return self.server.command(
+            max_wal_size="64MB", max_connections=200, shared_buffers="64MB", log_min_messages="warning", log_line_prefix="%t [%p] ",
             # A session whose client is gone is noticed, and its locks are given back.
-            "tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": "10s",
-        }
-        return [self.programs / "postgres", "-D", self.data, *(part for key, value in settings.items() for part in ("-c", f"{key}={value}"))]
+            tcp_keepalives_idle=5, tcp_keepalives_interval=2, tcp_keepalives_count=3, tcp_user_timeout="10s",
+        )
 
     def is_ready(self):
         return self.psql("select 1", "postgres", check=False) == "1"
 
     def psql(self, sql, database=DATABASE, check=True):
-        """The rows, a line each, the columns separated by tabs."""
-        done = subprocess.run(
-            [*entering(self.name), "psql", "-XqAt", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-U", USER, "-d", database, "-f", "-"],
-            input=sql, capture_output=True, text=True, env=dict(os.environ, PGPASSWORD=self.password, PGCONNECT_TIMEOUT="5"),
-        )
-        if done.returncode:
-            if check:
-                raise RuntimeError(f"psql: {done.stderr.strip()}")
-            return None
-        return done.stdout.strip("\n")
+        return self.server.psql(sql, database, entering(self.name), check)
 
     def url(self):
-        return f"postgres://{USER}@{self.address}:5432/{DATABASE}"
+        return self.server.url(DATABASE)
 
 
 class RabbitMq(Server):
@@ -275,40 +253,21 @@ class RabbitMq(Server):
     def __init__(self, network, work, say):
         super().__init__("broker", network, work, say, 512 << 20)
         self.password = secrets.token_hex(12)
+        self.server = packaged.RabbitMq(self.directory, self.address, 5672, self.password)
 
     def initialize(self):
         self.make_disk()
-        (self.directory / "rabbitmq.conf").write_text(
-            f"default_user = {USER}\ndefault_pass = {self.password}\nlisteners.tcp.1 = {self.address}:5672\n"
-            "vm_memory_high_watermark.absolute = 1GiB\ndisk_free_limit.absolute = 50MB\nraft.wal_max_size_bytes = 16777216\n"
-            "heartbeat = 10\nlog.console.level = info\n"
-        )
-        (self.directory / "rabbitmq-env.conf").write_text("")
-        (self.directory / "enabled_plugins").write_text("[].\n")
-        for name in ("home", "mnesia", "logs", "config", "schema"):
-            (self.directory / name).mkdir()
+        self.server.make("raft.wal_max_size_bytes = 16777216", "heartbeat = 10")
 
     def command(self):
-        # The port mapper of Erlang would be a daemon of its own.
-        return ["sh", "-c", "setpriv --pdeathsig KILL -- epmd & exec /usr/lib/rabbitmq/bin/rabbitmq-server"]
+        return self.server.command()
 
     def environment(self):
-        names = {
-            "HOME": "home", "RABBITMQ_CONF_ENV_FILE": "rabbitmq-env.conf", "RABBITMQ_CONFIG_FILE": "rabbitmq.conf",
-            "RABBITMQ_ADVANCED_CONFIG_FILE": "advanced.config", "RABBITMQ_ENABLED_PLUGINS_FILE": "enabled_plugins",
-            "RABBITMQ_MNESIA_BASE": "mnesia", "RABBITMQ_LOG_BASE": "logs", "RABBITMQ_GENERATED_CONFIG_DIR": "config",
-            "RABBITMQ_SCHEMA_DIR": "schema", "RABBITMQ_PID_FILE": "pid",
-        }
-        return {
-            **{key: str(self.directory / name) for key, name in names.items()},
-            "ERL_EPMD_ADDRESS": "127.0.0.1", "RABBITMQ_NODENAME": "abax@localhost", "RABBITMQ_LOGS": "-", "RABBITMQ_ALLOW_INPUT": "1",
-            "RABBITMQ_SERVER_START_ARGS": "-noinput",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
-        }
+        return self.server.environment()
 
     def is_ready(self):
         text = self.log_path.read_text(errors="replace")
-        return "Server startup complete" in text[text.rfind("--- started at"):]
+        return self.server.ready in text[text.rfind("--- started at"):]
 
     def forget(self):
         """Everything that it had: queues, messages, users."""
@@ -316,7 +275,7 @@ class RabbitMq(Server):
         (self.directory / "mnesia").mkdir()
 
     def url(self):
-        return f"amqp://{USER}@{self.address}:5672/%2f"
+        return self.server.url()
 
 
 class Abax(Server):
