@@ -1,13 +1,14 @@
 //! Who is asking: tokens, and the extractor that reads them.
 //!
 //! A token is a JWT signed with HS256 under this service's own key. Whichever
-//! header carries it, the token alone says who the caller is.
+//! header carries it, the token alone says who the caller is. It holds by the
+//! clock of the service, which all its processes share, not by that of a machine.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use abax_actors::{Caller, ClaimKey, Clock, ExecutionId, Role, Tenant, Time};
+use abax_actors::{Caller, ClaimKey, ExecutionId, Role, Tenant, Time};
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::App;
 use crate::error::{ApiError, Meaning};
 
-/// How far the clocks of two machines may differ.
+/// How far the clock of whoever made a token may be behind the service's.
 const LEEWAY: Duration = Duration::from_secs(30);
 /// A larger token is none of ours.
 const LONGEST_TOKEN: usize = 8 << 10;
@@ -31,7 +32,6 @@ const SHORTEST_KEY: usize = 32;
 pub struct Keys {
     signing: Arc<EncodingKey>,
     verifying: Arc<DecodingKey>,
-    clock: Clock,
 }
 
 impl fmt::Debug for Keys {
@@ -76,40 +76,32 @@ pub enum TokenError {
         problem: &'static str,
     },
     /// It held until then.
-    #[error("the token expired at {at}; get a new one with `abax token`")]
+    #[error("the token expired at {at}, and it is {now}; get a new one with `abax token`")]
     Expired {
         /// When that was.
         at: String,
+        /// What the time is for the service.
+        now: String,
     },
 }
 
 impl Keys {
-    /// Keys made of `secret`, by the system's clock.
+    /// Keys made of `secret`.
     ///
     /// # Errors
     ///
     /// Fewer than 32 bytes.
     pub fn new(secret: &[u8]) -> Result<Self, KeyTooShort> {
-        Self::with_clock(secret, Clock::system())
-    }
-
-    /// Keys whose tokens expire by `clock`.
-    ///
-    /// # Errors
-    ///
-    /// Fewer than 32 bytes.
-    pub fn with_clock(secret: &[u8], clock: Clock) -> Result<Self, KeyTooShort> {
         if secret.len() < SHORTEST_KEY {
             return Err(KeyTooShort { actual: secret.len() });
         }
         Ok(Self {
             signing: Arc::new(EncodingKey::from_secret(secret)),
             verifying: Arc::new(DecodingKey::from_secret(secret)),
-            clock,
         })
     }
 
-    /// A token for `user` of `tenant` that holds for `lifetime`.
+    /// A token for `user` of `tenant` that holds for `lifetime` from `now` on.
     ///
     /// Of the roles, `admin` and `privileged` (and Abaco's names for them) mean something.
     ///
@@ -121,10 +113,11 @@ impl Keys {
         user: &str,
         tenant: &str,
         roles: &[R],
+        now: Time,
         lifetime: Duration,
     ) -> SecretString {
         let roles = roles.iter().map(|role| role.as_ref().to_owned()).collect();
-        self.sign(self.claims(user, tenant, roles, lifetime))
+        self.sign(Claims::new(user, tenant, roles, now, lifetime))
     }
 
     /// A token for an execution of an actor of `user`'s, as long as it runs under
@@ -138,26 +131,14 @@ impl Keys {
         claim: &ClaimKey,
         user: &str,
         tenant: &str,
+        now: Time,
         lifetime: Duration,
     ) -> SecretString {
         self.sign(Claims {
             execution: Some(claim.execution.to_string()),
             epoch: Some(claim.epoch),
-            ..self.claims(user, tenant, Vec::new(), lifetime)
+            ..Claims::new(user, tenant, Vec::new(), now, lifetime)
         })
-    }
-
-    fn claims(&self, user: &str, tenant: &str, roles: Vec<String>, lifetime: Duration) -> Claims {
-        let now = self.clock.now();
-        Claims {
-            sub: user.to_owned(),
-            tenant: tenant.to_owned(),
-            roles,
-            iat: seconds(now),
-            exp: seconds(now.after(lifetime)),
-            execution: None,
-            epoch: None,
-        }
     }
 
     fn sign(&self, claims: Claims) -> SecretString {
@@ -166,27 +147,26 @@ impl Keys {
             .into()
     }
 
-    /// The caller that `token` names.
+    /// The caller that `token` names, when it is `now`.
     ///
     /// # Errors
     ///
     /// [`TokenError`]: not ours, or no longer.
-    pub fn verify(&self, token: &str) -> Result<Caller, TokenError> {
+    pub fn verify(&self, token: &str, now: Time) -> Result<Caller, TokenError> {
         let invalid = |problem| TokenError::Invalid { problem };
         if token.len() > LONGEST_TOKEN {
             return Err(invalid("too long"));
         }
         // The algorithm is ours to choose, never the token's.
         let mut validation = Validation::new(Algorithm::HS256);
-        // Checked below, by our clock and with the time in the message.
+        // Checked below, by the service's clock and with the time in the message.
         validation.validate_exp = false;
         let claims = jsonwebtoken::decode::<Claims>(token, &self.verifying, &validation)
             .map_err(|error| invalid(problem(error.kind())))?
             .claims;
-        let now = self.clock.now();
         let end = Time::from_micros(claims.exp.saturating_mul(1_000_000));
         if now >= end.after(LEEWAY) {
-            return Err(TokenError::Expired { at: end.iso_millis() });
+            return Err(TokenError::Expired { at: end.iso_millis(), now: now.iso_millis() });
         }
         if claims.sub.is_empty() || claims.tenant.is_empty() {
             return Err(invalid("it names no user or no tenant"));
@@ -201,8 +181,19 @@ impl Keys {
     }
 }
 
-fn seconds(time: Time) -> i64 {
-    time.micros().div_euclid(1_000_000)
+impl Claims {
+    fn new(user: &str, tenant: &str, roles: Vec<String>, now: Time, lifetime: Duration) -> Self {
+        let seconds = |time: Time| time.micros().div_euclid(1_000_000);
+        Self {
+            sub: user.to_owned(),
+            tenant: tenant.to_owned(),
+            roles,
+            iat: seconds(now),
+            exp: seconds(now.after(lifetime)),
+            execution: None,
+            epoch: None,
+        }
+    }
 }
 
 fn problem(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
@@ -247,7 +238,7 @@ impl FromRequestParts<App> for Signed {
         };
         let caller = app
             .keys()
-            .verify(token)
+            .verify(token, app.service().clock().now())
             .map_err(|error| refused(format!("Not authenticated: {error}.")))?;
         if let Some(named) = tenant
             && normal(&named) != normal(caller.tenant.as_str())
@@ -324,20 +315,27 @@ mod tests {
     use super::*;
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// 2027-01-15T08:00:00Z
+    fn now() -> Time {
+        Time::from_micros(1_800_000_000_000_000)
+    }
 
     #[test]
     fn a_minted_token_names_its_caller_until_it_expires() {
-        let clock = Clock::standing_at(Time::from_micros(1_800_000_000_000_000));
-        let keys = Keys::with_clock(SECRET, clock.clone()).unwrap();
-        let token = keys.mint("ada", "ABAX", &["admin"], Duration::from_secs(60));
-        let caller = keys.verify(token.expose_secret()).unwrap();
+        let keys = Keys::new(SECRET).unwrap();
+        let token = keys.mint("ada", "ABAX", &["admin"], now(), MINUTE);
+        let last = now().after(MINUTE + LEEWAY).before(Duration::from_micros(1));
+        let caller = keys.verify(token.expose_secret(), last).unwrap();
         assert_eq!(caller, Caller::new(Tenant::new("ABAX"), "ada", Role::Admin));
 
-        clock.advance(Duration::from_secs(60) + LEEWAY);
-        let error = keys.verify(token.expose_secret()).unwrap_err();
+        let over = now().after(MINUTE + LEEWAY);
+        let error = keys.verify(token.expose_secret(), over).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the token expired at 2027-01-15T08:01:00.000Z; get a new one with `abax token`"
+            "the token expired at 2027-01-15T08:01:00.000Z, and it is 2027-01-15T08:01:30.000Z; \
+             get a new one with `abax token`"
         );
     }
 
@@ -345,13 +343,13 @@ mod tests {
     fn the_token_of_an_execution_names_its_claim() {
         let keys = Keys::new(SECRET).unwrap();
         let claim = ClaimKey { execution: ExecutionId::generate(), epoch: 7 };
-        let token = keys.mint_for(&claim, "ada", "ABAX", Duration::from_secs(60));
-        let caller = keys.verify(token.expose_secret()).unwrap();
+        let token = keys.mint_for(&claim, "ada", "ABAX", now(), MINUTE);
+        let caller = keys.verify(token.expose_secret(), now()).unwrap();
         assert_eq!(caller, Caller::new(Tenant::new("ABAX"), "ada", Role::User).by(claim.clone()));
 
-        let half = Claims { epoch: None, ..keys.claims("ada", "ABAX", Vec::new(), LEEWAY) };
+        let half = Claims { epoch: None, ..Claims::new("ada", "ABAX", Vec::new(), now(), MINUTE) };
         let half = Claims { execution: Some(claim.execution.to_string()), ..half };
-        let error = keys.verify(keys.sign(half).expose_secret()).unwrap_err();
+        let error = keys.verify(keys.sign(half).expose_secret(), now()).unwrap_err();
         assert!(error.to_string().contains("names no claim"), "{error}");
     }
 
@@ -364,8 +362,9 @@ mod tests {
             (vec!["abaco_privileged"], Role::Privileged),
             (vec!["Internal/abaco-privileged", "Internal/abaco-admin"], Role::Admin),
         ] {
-            let token = keys.mint("ada", "ABAX", &roles, Duration::from_secs(60));
-            assert_eq!(keys.verify(token.expose_secret()).unwrap().role, role, "{roles:?}");
+            let token = keys.mint("ada", "ABAX", &roles, now(), MINUTE);
+            let caller = keys.verify(token.expose_secret(), now()).unwrap();
+            assert_eq!(caller.role, role, "{roles:?}");
         }
     }
 

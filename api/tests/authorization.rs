@@ -12,7 +12,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use reqwest::{Method, StatusCode};
 use secrecy::ExposeSecret;
 use serde_json::json;
-use service::{PREFIXES, Running, SECRET, envelope, expect, ok, start};
+use service::{PREFIXES, Running, envelope, expect, ok, start, start_at};
 
 /// Status for no or bad credentials, per prefix.
 const UNAUTHENTICATED: [StatusCode; 3] =
@@ -188,10 +188,10 @@ async fn a_token_may_come_in_three_headers() {
 async fn tokens_that_do_not_hold_are_refused_with_the_reason() {
     let running = start().await;
     let hour = Duration::from_secs(3600);
-    let past = Clock::standing_at(Time::from_micros(1_700_000_000_000_000));
-    let expired = Keys::with_clock(SECRET, past).unwrap().mint::<&str>("ada", "ABAX", &[], hour);
+    let past = Time::from_micros(1_700_000_000_000_000);
+    let expired = running.keys.mint::<&str>("ada", "ABAX", &[], past, hour);
     let foreign = Keys::new(b"another key of thirty-two bytes!").unwrap();
-    let foreign = foreign.mint("ada", "ABAX", &["admin"], hour);
+    let foreign = foreign.mint("ada", "ABAX", &["admin"], Clock::system().now(), hour);
     let good = running.token("ada", "ABAX", &[]);
     let parts: Vec<&str> = good.split('.').collect();
     let encode = |json: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
@@ -222,4 +222,18 @@ async fn tokens_that_do_not_hold_are_refused_with_the_reason() {
         let request = running.stranger(Method::GET, "/actors").header("Authorization", scheme);
         expect(request, StatusCode::UNAUTHORIZED).await;
     }
+}
+
+#[tokio::test]
+async fn tokens_hold_by_the_services_clock_and_not_by_the_machines() {
+    let clock = Clock::standing_at(Time::from_micros(1_700_000_000_000_000));
+    let running = start_at(clock.clone(), |_| {}).await;
+    let token = running.token("ada", "ABAX", &[]);
+    let ask = || running.stranger(Method::GET, "/actors").bearer_auth(&token);
+    ok(ask()).await;
+    clock.advance(Duration::from_secs(3600 + 30));
+    let refused = expect(ask(), StatusCode::UNAUTHORIZED).await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("expired at 2023-11-14T23:13:20.000Z"), "{message}");
+    assert!(message.contains("it is 2023-11-14T23:13:50.000Z"), "{message}");
 }

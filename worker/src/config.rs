@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use abax_actors::Claim;
+use abax_actors::{Claim, Time};
 use abax_runtime::cgroup::Limits;
 use abax_runtime::network::Mode;
 use abax_runtime::registry::RegistriesConfig;
@@ -15,18 +15,18 @@ use abax_runtime::registry::RegistriesConfig;
 #[derive(Clone)]
 pub struct AccessTokens(Arc<Mint>);
 
-type Mint = dyn Fn(&Claim) -> Option<String> + Send + Sync;
+type Mint = dyn Fn(&Claim, Time) -> Option<String> + Send + Sync;
 
 impl AccessTokens {
-    /// Tokens as `mint` makes them: for the owner of the claim's actor, bound to
-    /// the claim; or none.
+    /// Tokens as `mint` makes them at a moment of the service's clock: for the owner
+    /// of the claim's actor, bound to the claim; or none.
     #[must_use]
-    pub fn new(mint: impl Fn(&Claim) -> Option<String> + Send + Sync + 'static) -> Self {
+    pub fn new(mint: impl Fn(&Claim, Time) -> Option<String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(mint))
     }
 
-    pub(crate) fn mint(&self, claim: &Claim) -> Option<String> {
-        (self.0)(claim)
+    pub(crate) fn mint(&self, claim: &Claim, now: Time) -> Option<String> {
+        (self.0)(claim, now)
     }
 }
 

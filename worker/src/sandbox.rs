@@ -116,7 +116,7 @@ impl Sandbox {
             Err(error) => return Ended::could_not_start(&error),
         };
         let limits = limits(config, &claim.actor);
-        let options = self.options(config, claim, limits);
+        let options = self.options(config, claim, limits, live.clock.now());
         let container = info_span!("create")
             .in_scope(|| Container::create(&self.runtime, &self.launcher, &image, options, stdio));
         let container = match container {
@@ -185,10 +185,11 @@ impl Sandbox {
         Ended { finish, may_pass: false, of_host: false, container: Some(container) }
     }
 
-    fn options(&self, config: &Config, claim: &Claim, limits: Limits) -> Options {
+    fn options(&self, config: &Config, claim: &Claim, limits: Limits, now: Time) -> Options {
         let mut env = claim.environment.clone();
         if claim.actor.token.wanted()
-            && let Some(token) = config.access_tokens.as_ref().and_then(|tokens| tokens.mint(claim))
+            && let Some(tokens) = &config.access_tokens
+            && let Some(token) = tokens.mint(claim, now)
         {
             env.retain(|(name, _)| name != ACCESS_TOKEN);
             env.push((ACCESS_TOKEN.to_owned(), token));

@@ -42,9 +42,14 @@ pub async fn start() -> Running {
 }
 
 pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
+    start_at(Clock::system(), change).await
+}
+
+/// As [`start_with`], where it is as late as `clock` says.
+pub async fn start_at(clock: Clock, change: impl FnOnce(&mut Config)) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let settings = abax_actors::Config::sqlite(directory.path().join("abax.db"));
-    let service = Service::open(settings, Clock::system()).await.unwrap();
+    let service = Service::open(settings, clock).await.unwrap();
     let keys = Keys::new(SECRET).unwrap();
     let mut config = Config { drain: Duration::from_secs(2), ..Config::default() };
     change(&mut config);
@@ -64,7 +69,8 @@ impl Running {
 
     pub fn token(&self, user: &str, tenant: &str, roles: &[&str]) -> String {
         let hour = Duration::from_secs(3600);
-        self.keys.mint(user, tenant, roles, hour).expose_secret().to_owned()
+        let now = self.service.clock().now();
+        self.keys.mint(user, tenant, roles, now, hour).expose_secret().to_owned()
     }
 
     /// A request without credentials.

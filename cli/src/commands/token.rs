@@ -24,7 +24,7 @@ pub(crate) fn run(settings: &Settings, args: &args::Token) -> anyhow::Result<()>
         TokenRole::Admin => &["admin"],
         TokenRole::User => &[],
     };
-    let token = keys.mint(&args.user, &args.tenant, roles, lifetime);
+    let token = keys::mint(&keys, &args.user, &args.tenant, roles, lifetime);
     // The token alone: `export TOKEN=$(abax token)`.
     output::line(token.expose_secret())?;
     Ok(())

@@ -73,7 +73,9 @@ fn token(settings: &Settings, server: &args::Server) -> anyhow::Result<Option<Se
             return Ok(None);
         }
         let keys = keys::existing(settings)?;
-        return Ok(keys.map(|keys| keys.mint("admin", "ABAX", &["admin"], OWN_TOKEN_LIFETIME)));
+        return Ok(
+            keys.map(|keys| keys::mint(&keys, "admin", "ABAX", &["admin"], OWN_TOKEN_LIFETIME))
+        );
     }
     let path = settings.data().join(keys::ADMIN_TOKEN);
     match std::fs::read_to_string(&path) {

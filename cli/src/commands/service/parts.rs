@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use abax_actors::{Claim, Service};
+use abax_actors::{Claim, Service, Time};
 use abax_api::Keys;
 use abax_runtime::cgroup::Limits;
 use abax_runtime::network::{BridgeConfig, Mode};
@@ -96,9 +96,9 @@ pub(super) fn worker(
         pids: service.pids,
         ..Limits::default()
     };
-    config.access_tokens = Some(AccessTokens::new(move |claim: &Claim| {
+    config.access_tokens = Some(AccessTokens::new(move |claim: &Claim, now: Time| {
         let (owner, tenant) = (&claim.actor.owner, claim.actor.tenant.as_str());
-        let token = keys.mint_for(&claim.key, owner, tenant, ACCESS_TOKEN_LIFETIME);
+        let token = keys.mint_for(&claim.key, owner, tenant, now, ACCESS_TOKEN_LIFETIME);
         Some(token.expose_secret().to_owned())
     }));
     Ok(config)
