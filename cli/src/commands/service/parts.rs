@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::output;
 
-/// What executions get is good for as long as the longest of them.
+/// How long the access tokens of executions hold; longer where these may run longer.
 const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(4 * 3600);
 
 /// The domain's, with `api_server` for executions to call.
@@ -96,12 +96,19 @@ pub(super) fn worker(
         pids: service.pids,
         ..Limits::default()
     };
+    let lifetime = token_lifetime(config.time_limit);
     config.access_tokens = Some(AccessTokens::new(move |claim: &Claim, now: Time| {
         let (owner, tenant) = (&claim.actor.owner, claim.actor.tenant.as_str());
-        let token = keys.mint_for(&claim.key, owner, tenant, now, ACCESS_TOKEN_LIFETIME);
+        let token = keys.mint_for(&claim.key, owner, tenant, now, lifetime);
         Some(token.expose_secret().to_owned())
     }));
     Ok(config)
+}
+
+/// One that may run for longer keeps its token to its end; where there is no limit,
+/// nobody knows when that is.
+fn token_lifetime(time_limit: Option<Duration>) -> Duration {
+    time_limit.unwrap_or_default().max(ACCESS_TOKEN_LIFETIME)
 }
 
 /// The jobs that one process of all does at a time, until `stop`.
@@ -120,4 +127,17 @@ pub(super) fn io_loop() -> anyhow::Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("could not start the I/O loop")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_holds_for_as_long_as_the_longest_execution_may_run() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        for (limit, hours) in [(None, 4), (Some(HOUR), 4), (Some(HOUR * 24), 24)] {
+            assert_eq!(token_lifetime(limit), HOUR * hours, "{limit:?}");
+        }
+    }
 }
