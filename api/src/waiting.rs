@@ -13,6 +13,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tracing::debug;
 
 use crate::VERSION;
@@ -20,9 +21,9 @@ use crate::VERSION;
 /// How long the head of a request may take to arrive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers each request on `listener` by 503 and `message`, and `/healthz` by 200,
-/// until it is dropped. The listener can serve afterwards.
-pub async fn serve_waiting(listener: &TcpListener, message: &str) -> Infallible {
+/// Answers each request on `listener` by 503 and what `why` says then, and `/healthz`
+/// by 200, until it is dropped. The listener can serve afterwards.
+pub async fn serve_waiting(listener: &TcpListener, why: &watch::Receiver<String>) -> Infallible {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -32,10 +33,11 @@ pub async fn serve_waiting(listener: &TcpListener, message: &str) -> Infallible 
                 continue;
             }
         };
-        let message = message.to_owned();
+        let why = why.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                std::future::ready(Ok::<_, Infallible>(answer(request.uri().path(), &message)))
+                let answer = answer(request.uri().path(), &why.borrow());
+                std::future::ready(Ok::<_, Infallible>(answer))
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())

@@ -259,20 +259,27 @@ fn apis_that_are_restarted_under_load_lose_nothing(queue: Queue) {
 fn processes_wait_for_the_database_and_for_its_schema() {
     let mut site = Site::unmigrated(Queue::Database);
     site.database.kill();
-    let [one, _] = &site.hosts;
+    let [one, two] = &site.hosts;
     let api = one.api("api.log");
-    let status = |path: &str| {
-        let answer =
-            api.raw(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
-        answer.split(' ').nth(1).unwrap_or_default().to_owned()
-    };
-    assert_eq!((status("/healthz").as_str(), status("/readyz").as_str()), ("200", "503"));
+    let metrics = machine::free_address();
+    let arguments = ["--metrics-listen", &metrics.to_string()];
+    let worker = two.worker_that_says("waiting for PostgreSQL", &arguments);
     machine::eventually("it says what it waits for", || {
         api.log().contains("waiting for PostgreSQL")
     });
+    let all = [api.address(), metrics];
+    let is_alive_and_says = |what: &str| {
+        all.iter().all(|address| {
+            assert_eq!(machine::ask(*address, "/healthz").0, 200);
+            let (status, answer) = machine::ask(*address, "/readyz");
+            assert_eq!(status, 503, "{answer}");
+            answer.contains(what)
+        })
+    };
+    assert!(is_alive_and_says("its database is not there yet"));
     site.database.restart().unwrap();
-    machine::eventually("it says what is to be done", || api.log().contains("abax migrate"));
-    assert_eq!((status("/healthz").as_str(), status("/readyz").as_str()), ("200", "503"));
+    machine::eventually("they say what is to be done", || is_alive_and_says("abax migrate"));
+    assert!(api.log().contains("abax migrate"), "{}", api.log());
     // Two at once, and once more.
     thread::scope(|scope| {
         for _ in 0..2 {
@@ -280,8 +287,31 @@ fn processes_wait_for_the_database_and_for_its_schema() {
         }
     });
     assert!(one.ok(&["migrate"]).contains("up to date"));
-    machine::eventually("it is ready", || status("/readyz") == "200");
+    machine::eventually("they are ready", || {
+        all.iter().all(|address| machine::ask(*address, "/readyz").0 == 200)
+    });
+    worker.stop(Duration::from_secs(10));
     api.stop(Duration::from_secs(10));
+}
+
+#[test]
+fn a_worker_that_stops_tells_how_it_is_until_its_end() {
+    let site = Site::new(Queue::Database);
+    let [one, _] = &site.hosts;
+    site.import_script("works", "sleep 5");
+    let api = one.api("api.log");
+    let metrics = machine::free_address();
+    let arguments = ["--drain", "20", "--metrics-listen", &metrics.to_string()];
+    let worker = one.worker(&arguments);
+    api.ok(&["create", "--name", "works", "works"]);
+    let execution = api.ok(&["send", "works", "x"]);
+    api.wait_for("works", &execution, |e| e["phases"]["started"].is_string());
+    Command::new("kill").arg(worker.pid().to_string()).status().unwrap();
+    machine::eventually("it stops", || worker.log().contains("stopping: waiting"));
+    assert_eq!(machine::ask(metrics, "/healthz").0, 200);
+    let (_, numbers) = machine::ask(metrics, "/metrics");
+    assert!(numbers.contains("abax_worker_slots_used 1"), "{numbers}");
+    api.wait_for("works", &execution, |e| e["outcome"] == "succeeded");
 }
 
 #[test]

@@ -4,8 +4,6 @@
 mod machine;
 mod site;
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use abax_testbed::{Collector, Span};
@@ -116,18 +114,14 @@ fn one_trace_leads_from_the_api_to_the_worker_on_another_host() {
         std::fs::write(path, settings).unwrap();
     }
     site.import_script("shows", "echo $TRACEPARENT");
-    // A free port, as far as one can tell.
-    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let metrics = machine::free_address();
     let (api, worker) =
         (one.api("api.log"), two.worker(&["--metrics-listen", &metrics.to_string()]));
     let token = one.ok(&["token"]);
     let id = api.ok(&["create", "--name", "traced", "shows"]);
     let (execution, seen) = send(&api, &token, &id, &format!("00-{TRACE}-{CALLER}-01"));
 
-    let mut stream = TcpStream::connect(metrics).unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut numbers = String::new();
-    stream.read_to_string(&mut numbers).unwrap();
+    let (_, numbers) = machine::ask(metrics, "/metrics");
     for line in [
         "abax_executions_finished_total{outcome=\"succeeded\"} 1",
         "abax_container_start_duration_seconds_count 1",

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
@@ -134,7 +134,12 @@ impl Machine {
 
     /// `abax worker`, once it takes messages.
     pub fn worker(&self, arguments: &[&str]) -> Served<'_> {
-        self.start("worker", arguments, "worker.log", " takes messages")
+        self.worker_that_says(" takes messages", arguments)
+    }
+
+    /// `abax worker`, once `sign` is in its log.
+    pub fn worker_that_says(&self, sign: &str, arguments: &[&str]) -> Served<'_> {
+        self.start("worker", arguments, "worker.log", sign)
     }
 
     /// A process of the service, once it has said `sign`; what follows that on
@@ -237,6 +242,22 @@ pub fn processes_with(word: &str) -> Vec<String> {
     found
 }
 
+/// An address that nobody listens on, as far as one can tell.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// `GET path`, without a token; the status and the whole answer.
+pub fn ask(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("{path}: {answer}")), answer)
+}
+
 /// Waits until `check` holds.
 #[track_caller]
 pub fn eventually(what: &str, check: impl Fn() -> bool) {
@@ -262,6 +283,10 @@ impl Served<'_> {
 
     pub fn port(&self) -> u16 {
         self.url.rsplit(':').next().unwrap().parse().unwrap()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port()).into()
     }
 
     pub fn log(&self) -> String {

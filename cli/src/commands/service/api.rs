@@ -12,9 +12,6 @@ use super::{keys, listen, needed, notify, parts, signals, wait};
 use crate::config::{Role, Settings};
 use crate::telemetry;
 
-/// What is answered while there is no database.
-const WAITING: &str = "The service waits for its database; try again in a moment.";
-
 /// Serves until SIGINT or SIGTERM.
 ///
 /// # Errors
@@ -42,9 +39,10 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         let listener = listen::of_tokio(listener)?;
         listen::announce(settings, address)?;
         notify::ready(&format!("listening on http://{address}"));
+        let (why, told) = wait::why();
         let service = tokio::select! {
-            opened = wait::open(of_actors, OldSchema::Wait) => opened?,
-            never = abax_api::serve_waiting(&listener, WAITING) => match never {},
+            opened = wait::open(of_actors, OldSchema::Wait, &why) => opened?,
+            never = abax_api::serve_waiting(&listener, &told) => match never {},
             () = stop.cancelled() => return Ok(()),
         };
         notify::status(&format!("listening on http://{address}"));

@@ -85,13 +85,19 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     let ended = tokio.block_on(async {
         let traces = telemetry::export_traces();
         let stop = signals::stop_on_signals()?;
+        let listener = listen::of_tokio(listener)?;
+        if shared {
+            // A server that is not there yet is no reason to be started again.
+            notify::ready("starting");
+        }
+        let (why, told) = wait::why();
         let service: Service = tokio::select! {
-            opened = wait::open(of_actors, OldSchema::Fail) => opened?,
+            opened = wait::open(of_actors, OldSchema::Fail, &why) => opened?,
+            never = abax_api::serve_waiting(&listener, &told) => match never {},
             () = stop.cancelled() => return Ok(()),
         };
         let upkeep = parts::upkeep(&service, &stop);
         let app = App::new(service.clone(), keys, of_api)?;
-        let listener = listen::of_tokio(listener)?;
 
         let mut api = tokio::spawn(abax_api::serve(listener, app, stop.clone()));
         let mut worker = tokio::spawn(abax_worker::run(

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use abax_actors::{Chain, Clock, DatabaseConfig, Error, Service};
 use anyhow::Context as _;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::notify;
@@ -14,11 +15,27 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What is waited for is said again after this long.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
+/// What whoever asks is told before anything is known.
+const FIRST_WORDS: &str = "The service is not ready: it is starting.";
+
 /// What a start does where the schema is older than it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OldSchema {
     Wait,
     Fail,
+}
+
+/// Where [`open`] says what it waits for, in words for everybody, and who tells them on.
+pub(super) fn why() -> (watch::Sender<String>, watch::Receiver<String>) {
+    watch::channel(FIRST_WORDS.to_owned())
+}
+
+/// Without the addresses and names that the log has.
+fn words(error: &Error) -> String {
+    match error {
+        Error::NotMigrated { .. } => format!("The service is not ready: {error}."),
+        _ => "The service is not ready: its database is not there yet.".to_owned(),
+    }
 }
 
 /// Opens the service; waits for as long as its database is not there.
@@ -30,6 +47,7 @@ pub(super) enum OldSchema {
 pub(super) async fn open(
     config: abax_actors::Config,
     old_schema: OldSchema,
+    why: &watch::Sender<String>,
 ) -> anyhow::Result<Service> {
     let server = match &config.database {
         DatabaseConfig::Postgres(_) => "PostgreSQL (database.url)".to_owned(),
@@ -44,7 +62,14 @@ pub(super) async fn open(
         Error::NotMigrated { .. } => old_schema == OldSchema::Wait,
         error => error.is_transient(),
     };
-    until(&server, passes, || Service::open(config.clone(), Clock::system())).await
+    until(&server, passes, || async {
+        let opened = Service::open(config.clone(), Clock::system()).await;
+        if let Err(error) = &opened {
+            why.send_replace(words(error));
+        }
+        opened
+    })
+    .await
 }
 
 /// Tries until it succeeds, or fails for good.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use abax_runtime::container::Launcher;
 use anyhow::Context as _;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::lock::Lock;
@@ -56,6 +57,8 @@ pub(super) fn own_root(settings: &Settings) -> anyhow::Result<(String, OwnRoot)>
 /// The worker could not start, or not register.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     needed(settings, Role::Worker)?;
+    let metrics = settings.worker.metrics_listen;
+    let metrics = metrics.map(|address| listen::bind(address, "--metrics-listen")).transpose()?;
     let keys = keys::shared(settings)?;
     let public_url = settings.api.public_url.clone().unwrap_or_default();
     let of_actors = parts::actors(settings, public_url)?;
@@ -74,11 +77,6 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         drain_seconds: settings.worker.drain_seconds,
     };
     let of_worker = parts::worker(settings, host, bridge, keys)?;
-    let metrics = settings
-        .worker
-        .metrics_listen
-        .map(|address| listen::bind(address, "--metrics-listen"))
-        .transpose()?;
 
     let tokio = parts::io_loop()?;
     let ended = tokio.block_on(async {
@@ -86,13 +84,24 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         let stop = signals::stop_on_signals()?;
         // A database that is not there yet is no reason to be started again.
         notify::ready("starting");
+        let metrics = metrics.map(listen::of_tokio).transpose()?;
+        let (why, told) = wait::why();
+        let waiting = async {
+            match &metrics {
+                Some(listener) => abax_api::serve_waiting(listener, &told).await,
+                None => std::future::pending().await,
+            }
+        };
         let service = tokio::select! {
-            opened = wait::open(of_actors, OldSchema::Wait) => opened?,
+            opened = wait::open(of_actors, OldSchema::Wait, &why) => opened?,
+            never = waiting => match never {},
             () = stop.cancelled() => return Ok(()),
         };
+        // Until the end, and not only until the drain begins: it lives, and counts.
+        let ended = CancellationToken::new();
+        let _ends_with_us = ended.clone().drop_guard();
         if let Some(listener) = metrics {
-            let listener = listen::of_tokio(listener)?;
-            tokio::spawn(abax_api::serve_operations(listener, service.clone(), stop.clone()));
+            tokio::spawn(abax_api::serve_operations(listener, service.clone(), ended));
         }
         notify::status(&format!("host {name} takes messages"));
         let ended = abax_worker::run(service, runtime, launcher, of_worker, stop).await;
