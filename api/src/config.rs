@@ -50,7 +50,7 @@ impl Default for Config {
 #[non_exhaustive]
 pub enum ConfigError {
     /// The base of all links is not one.
-    #[error("api_server {value} is not of the form https://host or http://host:port")]
+    #[error("{value} is not of the form https://host or http://host:port")]
     ApiServer {
         /// What was configured.
         value: String,

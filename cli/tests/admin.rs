@@ -137,7 +137,9 @@ fn the_doctor_asks_the_broker() {
     let ran = one.abax(&["--log-level", "off", "admin", "--queue", nobody, "doctor"]);
     says(&ran, 1, "fail", &["broker", "queue.url"]);
     let arguments = ["--log-level", "off", "config", "check", "--connect"];
-    let output = one.command(&arguments).env("ABAX_QUEUE_URL", nobody).output().unwrap();
+    let mut command = one.command(&arguments);
+    command.env("ABAX_QUEUE_URL", nobody).env("ABAX_API_PUBLIC_URL", "https://abax.example.org");
+    let output = command.output().unwrap();
     Ran::of(&arguments, output).fails(1, &["queue.url", "no connection"]);
 }
 

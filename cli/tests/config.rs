@@ -150,6 +150,36 @@ fn settings_that_do_not_go_together_are_said() {
 }
 
 #[test]
+fn an_address_that_nobody_reaches_is_said() {
+    for (url, word) in [
+        ("http://127.0.0.1:8000", "loopback"),
+        ("http://localhost:8000/", "loopback"),
+        ("http://0.0.0.0:8000", "reach"),
+    ] {
+        let ran = check(&[("ABAX_PUBLIC_URL", url)]);
+        ran.success();
+        assert_eq!(
+            ran.stderr.lines().count(),
+            1,
+            "said once, not for the API again: {}",
+            ran.stderr
+        );
+        assert!(ran.stderr.contains("warning: service.public_url"), "{}", ran.stderr);
+        assert!(ran.stderr.contains(word), "{}", ran.stderr);
+    }
+    let ran = check(&[("ABAX_API_PUBLIC_URL", "https://abax.example.org/behind/a/path")]);
+    ran.fails(1, &["api.public_url", "https://host"]);
+    assert_eq!(check(&[("ABAX_PUBLIC_URL", "https://abax.example.org/")]).stderr, "");
+}
+
+#[test]
+fn files_of_a_server_that_is_not_used_need_not_be_there() {
+    let ran = check(&[("ABAX_QUEUE_PASSWORD_FILE", "/dev/null"), ("ABAX_QUEUE_CA_FILE", "/none")]);
+    ran.success();
+    assert!(ran.stderr.contains("warning: queue.url is not set"), "{}", ran.stderr);
+}
+
+#[test]
 fn passwords_are_not_printed_and_said_to_belong_into_a_file() {
     let machine = Machine::new();
     let open = machine.path("open");

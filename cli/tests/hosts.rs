@@ -27,6 +27,8 @@ fn the_quickstart_works_against_either_api(queue: Queue) {
     site.import_script("hello", "echo Contents of MSG: $MSG");
     let (first, second) = (one.api("api-1.log"), one.api("api-2.log"));
     let workers = [one.worker(&[]), two.worker(&[])];
+    // As nobody but a test would have it.
+    assert!(first.log().contains("api.public_url is http://127.0.0.1:1"), "{}", first.log());
     first.ok(&["create", "--name", "greeter", "hello"]);
     for (n, api) in [&first, &second, &first, &second].into_iter().enumerate() {
         let text = format!("number {n}");
@@ -392,4 +394,6 @@ fn a_process_says_all_that_it_lacks() {
         );
     }
     machine.abax(&["migrate"]).fails(1, &["ABAX_DATABASE_URL"]);
+    let wrong = ["serve", "--public-url", "https://abax.example.org/behind/a/path"];
+    machine.abax(&wrong).fails(1, &["service.public_url", "https://host"]);
 }

@@ -30,6 +30,7 @@ impl Settings {
     pub(crate) fn check(&self, role: Option<Role>) -> Findings {
         let mut found = Findings::default();
         self.check_servers(&mut found);
+        self.check_public_urls(&mut found);
         if self.service.bridge == self.network.bridge {
             found.problems.push(
                 "service.bridge and network.bridge are the same; executions need a bridge of their own"
@@ -70,6 +71,15 @@ impl Settings {
             ("database", &database.url, &database.password_file, &database.ca_file),
             ("queue", &queue.url, &queue.password_file, &queue.ca_file),
         ] {
+            // Whoever sets up a unit or a pod for both servers may use one of them.
+            let Some(url) = url else {
+                if password_file.is_some() || ca_file.is_some() {
+                    found.warnings.push(format!(
+                        "{section}.url is not set, so the rest of [{section}] is not used"
+                    ));
+                }
+                continue;
+            };
             if let Some(path) = password_file {
                 match read_secret(path) {
                     Ok((_, warning)) => found.warnings.extend(warning),
@@ -83,15 +93,11 @@ impl Settings {
             {
                 found.problems.push(format!("{section}.ca_file: {error:#}"));
             }
-            match url {
-                None if password_file.is_some() || ca_file.is_some() => found.warnings.push(
-                    format!("{section}.url is not set, so the rest of [{section}] is not used"),
-                ),
-                Some(url) if has_password(url) => found.warnings.push(format!(
+            if has_password(url) {
+                found.warnings.push(format!(
                     "{section}.url has a password in it, which processes and logs may show; \
                      put it into a file that {section}.password_file names"
-                )),
-                _ => {}
+                ));
             }
         }
         if queue.url.is_some() && database.url.is_none() {
@@ -117,6 +123,24 @@ impl Settings {
                 "queue.url crosses the network without TLS; write amqps:// if the broker has it"
                     .to_owned(),
             );
+        }
+    }
+
+    fn check_public_urls(&self, found: &mut Findings) {
+        let ours = self.service.public_url.as_ref();
+        // That of the API is ours where it has none of its own.
+        let of_api = self.api.public_url.as_ref().filter(|url| Some(*url) != ours);
+        for (key, url) in [("service.public_url", ours), ("api.public_url", of_api)] {
+            let Some(url) = url else { continue };
+            let config = abax_api::Config { api_server: Some(url.clone()), ..Default::default() };
+            if let Err(error) = config.check() {
+                found.problems.push(format!("{key}: {error}"));
+            } else if is_loopback(url) || is_no_address(url) {
+                found.warnings.push(format!(
+                    "{key} is {url}, which other machines do not reach, nor executions, whose \
+                     loopback is their own; name an address of this one that they reach"
+                ));
+            }
         }
     }
 
@@ -165,6 +189,11 @@ fn check_key(path: &Path, found: &mut Findings) {
     if let Ok(metadata) = std::fs::metadata(path) {
         found.warnings.extend(readable_by_all(path, &metadata));
     }
+}
+
+/// What is listened on, and cannot be called.
+fn is_no_address(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|url| matches!(url.host_str(), Some("0.0.0.0" | "[::]")))
 }
 
 fn is_loopback(url: &str) -> bool {

@@ -24,7 +24,6 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 pub(crate) use check::Role;
-pub(crate) use secret::readable_by_all;
 pub(crate) use sources::Effective;
 
 use crate::args::{Command, Global};
@@ -218,6 +217,10 @@ impl Settings {
         }
         let mut settings: Self =
             Value::Table(all).try_into().context("could not use the settings")?;
+        // Users and executions put paths behind it.
+        for url in [&mut settings.service.public_url, &mut settings.api.public_url] {
+            *url = url.take().map(|url| url.trim_end_matches('/').to_owned());
+        }
         settings.root = std::path::absolute(&settings.root)
             .with_context(|| format!("could not resolve {}", settings.root.display()))?;
         if let Some(path) = &settings.ca_bundle {
@@ -318,7 +321,7 @@ mod tests {
              log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
              execution_retention_days = 30\n\
              host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
-             [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example\"\n\
+             [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example/\"\n\
              signing_key_file = \"/k\"\ndrain_seconds = 1\n\
              [worker]\nname = \"w\"\nslots = 1\nclasses = [\"gpu\"]\nmemory = \"8g\"\ncpus = 1.5\n\
              prepull = [\"busybox\"]\ndrain_seconds = 2\nmetrics_listen = \"127.0.0.1:9\"\n",
@@ -332,5 +335,6 @@ mod tests {
         let settings = Settings::of(&sources).unwrap();
         assert_eq!(settings.service.cpus, Some(2.0));
         assert_eq!(settings.worker.classes, ["gpu"]);
+        assert_eq!(settings.api.public_url.as_deref(), Some("https://b.example"));
     }
 }

@@ -24,7 +24,7 @@ pub(crate) type Warning = String;
 /// # Errors
 ///
 /// It cannot be read, is empty, or is far too long.
-pub(crate) fn read_secret(path: &Path) -> anyhow::Result<(SecretString, Option<Warning>)> {
+pub(super) fn read_secret(path: &Path) -> anyhow::Result<(SecretString, Option<Warning>)> {
     let could_not = || format!("could not read {}", path.display());
     let metadata = fs::metadata(path).with_context(could_not)?;
     if metadata.len() > LONGEST_SECRET {
@@ -39,7 +39,7 @@ pub(crate) fn read_secret(path: &Path) -> anyhow::Result<(SecretString, Option<W
 }
 
 /// The warning for a secret that is not one on this machine.
-pub(crate) fn readable_by_all(path: &Path, metadata: &fs::Metadata) -> Option<Warning> {
+pub(super) fn readable_by_all(path: &Path, metadata: &fs::Metadata) -> Option<Warning> {
     (metadata.permissions().mode() & 0o004 != 0)
         .then(|| format!("every user of this machine can read {}; chmod o-rwx {0}", path.display()))
 }
@@ -88,12 +88,8 @@ impl Settings {
 }
 
 fn password(path: Option<&Path>) -> anyhow::Result<Option<SecretString>> {
-    let Some(path) = path else { return Ok(None) };
-    let (secret, warning) = read_secret(path)?;
-    if let Some(warning) = warning {
-        tracing::warn!("{warning}");
-    }
-    Ok(Some(secret))
+    // A start looks at the warning by itself: `Settings::check`.
+    path.map(|path| read_secret(path).map(|(secret, _)| secret)).transpose()
 }
 
 fn certificates(path: Option<&Path>) -> anyhow::Result<Option<Vec<u8>>> {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use tracing::info;
 
 use super::wait::OldSchema;
-use super::{keys, listen, needed, notify, parts, signals, wait};
+use super::{check, keys, listen, notify, parts, signals, wait};
 use crate::config::{Role, Settings};
 use crate::telemetry;
 
@@ -18,7 +18,7 @@ use crate::telemetry;
 ///
 /// The process could not start, or failed.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
-    needed(settings, Role::Api)?;
+    check(settings, Role::Api)?;
     let api = &settings.api;
     let listener = listen::bind(api.listen, "--listen")?;
     let address = listener.local_addr().context("could not read our own address")?;

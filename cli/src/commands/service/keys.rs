@@ -10,9 +10,9 @@ use abax_actors::Clock;
 use abax_api::Keys;
 use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
-use tracing::{info, warn};
+use tracing::info;
 
-use crate::config::{Settings, readable_by_all};
+use crate::config::Settings;
 use crate::output;
 
 /// The token that the actor verbs use on this machine, below the data directory.
@@ -53,11 +53,8 @@ pub(super) fn shared(settings: &Settings) -> anyhow::Result<Keys> {
     let Some(path) = &settings.api.signing_key_file else {
         bail!("api.signing_key_file is not set");
     };
-    let what = || format!("api.signing_key_file: could not read {}", path.display());
-    let key = fs::read(path).with_context(what)?;
-    if let Some(warning) = readable_by_all(path, &fs::metadata(path).with_context(what)?) {
-        warn!("{warning}");
-    }
+    let key = fs::read(path)
+        .with_context(|| format!("api.signing_key_file: could not read {}", path.display()))?;
     Keys::new(&key).with_context(|| format!("api.signing_key_file: {}", path.display()))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use abax_actors::{Error, Schema, Service};
 use anyhow::Context as _;
 
-use super::{needed, parts, wait};
+use super::{check, parts, wait};
 use crate::args;
 use crate::config::{Role, Settings};
 use crate::output;
@@ -16,7 +16,7 @@ use crate::output;
 ///
 /// The database is not there in time, or refuses.
 pub(crate) fn run(settings: &Settings, args: &args::Migrate) -> anyhow::Result<()> {
-    needed(settings, Role::Migrate)?;
+    check(settings, Role::Migrate)?;
     let database = settings.database()?;
     let migrate = || async {
         let before = Service::schema(&database).await?;

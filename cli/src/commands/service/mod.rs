@@ -16,11 +16,26 @@ mod signals;
 mod wait;
 
 use anyhow::anyhow;
+use tracing::warn;
 
 use crate::config::{Role, Settings};
 
-/// Says what a process of `role` lacks: all of it, since each start costs a try.
-fn needed(settings: &Settings, role: Role) -> anyhow::Result<()> {
-    let missing = settings.missing(role);
-    if missing.is_empty() { Ok(()) } else { Err(anyhow!("{}", missing.join("; "))) }
+/// Looks at the settings of a process of `role`: what it cannot work with ends it,
+/// all of it at once, since each start costs a try; the rest is said in the log.
+fn check(settings: &Settings, role: Role) -> anyhow::Result<()> {
+    let (problems, warnings) = match role {
+        // It needs the database alone, and may run where the rest is not.
+        Role::Migrate => (settings.missing(role), Vec::new()),
+        Role::Serve | Role::Api | Role::Worker => {
+            let found = settings.check(Some(role));
+            (found.problems, found.warnings)
+        }
+    };
+    if !problems.is_empty() {
+        return Err(anyhow!("{}", problems.join("; ")));
+    }
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    Ok(())
 }

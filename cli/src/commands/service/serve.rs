@@ -13,8 +13,8 @@ use tracing::info;
 
 use super::lock::{Lock, private_directory};
 use super::wait::OldSchema;
-use super::{keys, listen, notify, parts, signals, wait, worker};
-use crate::config::Settings;
+use super::{check, keys, listen, notify, parts, signals, wait, worker};
+use crate::config::{Role, Settings};
 use crate::telemetry;
 
 const LOCK: &str = "lock";
@@ -27,6 +27,7 @@ const EMBEDDED: &str = "embedded";
 ///
 /// The service could not start, or one of its parts failed.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
+    check(settings, Role::Serve)?;
     let service = &settings.service;
     let data = settings.data();
     // Nothing is made before the port is ours: a start that fails for a taken

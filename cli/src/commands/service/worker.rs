@@ -9,7 +9,7 @@ use tracing::info;
 
 use super::lock::Lock;
 use super::wait::OldSchema;
-use super::{keys, listen, needed, notify, parts, signals, wait};
+use super::{check, keys, listen, notify, parts, signals, wait};
 use crate::config::{Role, Settings};
 use crate::telemetry;
 
@@ -56,7 +56,7 @@ pub(super) fn own_root(settings: &Settings) -> anyhow::Result<(String, OwnRoot)>
 ///
 /// The worker could not start, or not register.
 pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
-    needed(settings, Role::Worker)?;
+    check(settings, Role::Worker)?;
     let metrics = settings.worker.metrics_listen;
     let metrics = metrics.map(|address| listen::bind(address, "--metrics-listen")).transpose()?;
     let keys = keys::shared(settings)?;
