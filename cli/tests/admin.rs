@@ -121,6 +121,22 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
 }
 
 #[test]
+fn the_doctor_tells_two_hosts_of_a_name_from_one_that_was_killed() {
+    let site = Site::new(Queue::Database);
+    let [one, two] = &site.hosts;
+    let _api = one.api("api.log");
+    one.worker(&[]).kill();
+    let _first = one.worker(&[]);
+    let well = doctor(one);
+    says(&well, 0, "ok", &["hosts", "one: 0 of 4 slots"]);
+    assert_eq!(well.stdout.matches(" one: 0 of 4 slots").count(), 1, "{}", well.stdout);
+    let _second = two.worker(&["--name", "one"]);
+    machine::eventually("two of a name are found", || {
+        doctor(one).stdout.contains("two that work are called one")
+    });
+}
+
+#[test]
 fn the_doctor_asks_the_broker() {
     let site = Site::new(Queue::RabbitMq);
     let [one, _] = &site.hosts;
