@@ -61,6 +61,36 @@ fn the_quickstart_works_against_either_api_with_rabbitmq() {
     the_quickstart_works_against_either_api(Queue::RabbitMq);
 }
 
+#[test]
+fn a_site_goes_by_tls_to_both_servers_and_to_no_others() {
+    let site = Site::unmigrated_over_tls();
+    let [one, two] = &site.hosts;
+    one.ok(&["migrate"]);
+    site.import_script("hello", "echo Contents of MSG: $MSG");
+    let (api, worker) = (one.api("api.log"), two.worker(&[]));
+    api.ok(&["create", "--name", "greeter", "hello"]);
+    assert!(api.ok(&["send", "--wait", "greeter", "hi"]).contains("Contents of MSG: hi"));
+    let doctor = one.ok(&["admin", "doctor"]);
+    assert!(doctor.contains("calls that wait"), "{doctor}");
+    worker.stop(Duration::from_secs(20));
+
+    // Each has an authority of its own, which does not vouch for the other.
+    let of_database = site.database.authority().unwrap();
+    let of_broker = site.tls_broker.as_ref().unwrap().authority().unwrap();
+    for (variable, authority, setting) in [
+        ("ABAX_DATABASE_CA_FILE", of_broker, "database.url"),
+        ("ABAX_QUEUE_CA_FILE", of_database, "queue.url"),
+    ] {
+        let arguments = ["config", "check", "--role", "worker", "--connect"];
+        let output = one.command(&arguments).env(variable, authority).output().unwrap();
+        let ran = machine::Ran::of(&arguments, output);
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        for part in [setting, "certificate"] {
+            assert!(ran.stderr.contains(part), "no {part} in {}", ran.stderr);
+        }
+    }
+}
+
 /// Sends `count` messages; the ids of the executions.
 fn send(site: &Site, api: &Served<'_>, actor: &str, count: usize) -> Vec<String> {
     let token = site.hosts[0].token.as_ref().unwrap();

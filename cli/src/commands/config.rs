@@ -8,6 +8,7 @@ use crate::args::{self, ConfigCheck, ConfigVerb, Format};
 use crate::config::{Effective, Role, Said, Settings};
 use crate::exit::Silent;
 use crate::output::{self, Table};
+use crate::telemetry;
 
 /// `abax config …`
 ///
@@ -52,6 +53,8 @@ fn check(settings: &Settings, args: &ConfigCheck) -> anyhow::Result<Vec<String>>
 
 /// Tries the database, and the broker with it.
 fn connect(settings: &Settings) -> anyhow::Result<Option<String>> {
+    // Why a broker is not there is in the log alone: it may come at any time.
+    telemetry::init(settings, None)?;
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

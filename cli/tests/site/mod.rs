@@ -8,7 +8,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use abax_testbed::{Broker, PASSWORD, Postgres};
+use abax_testbed::{Broker, PASSWORD, Postgres, PostgresOptions, RabbitMq, RabbitMqOptions};
 
 use crate::machine::Machine;
 
@@ -26,6 +26,8 @@ pub struct Site {
     pub hosts: [Machine; 2],
     pub database: Postgres,
     pub broker: Option<Broker>,
+    /// Its own, where its servers take TLS only.
+    pub tls_broker: Option<RabbitMq>,
     directory: tempfile::TempDir,
 }
 
@@ -42,28 +44,31 @@ impl Site {
         let database = Postgres::start().unwrap();
         let broker = (queue == Queue::RabbitMq).then(|| Broker::share().unwrap());
         let directory = tempfile::tempdir().unwrap();
-        let key = secret(directory.path(), "signing.key", "0123456789abcdef0123456789abcdef");
-        let password = secret(directory.path(), "password", PASSWORD);
-        let mut top = format!(
-            "[database]\nurl = \"{}\"\npassword_file = {password:?}\n\
-             [api]\nlisten = \"127.0.0.1:0\"\npublic_url = \"http://127.0.0.1:1\"\n\
-             signing_key_file = {key:?}\n",
-            database.url(),
-        );
-        if let Some(broker) = &broker {
-            top.push_str(&format!(
-                "[queue]\nurl = \"{}\"\npassword_file = {password:?}\nprefix = \"{}\"\n",
-                broker.url(),
-                broker.prefix(),
-            ));
-        }
-        let hosts = ["one", "two"].map(|name| {
-            let top = format!("{top}[worker]\nname = \"{name}\"\nslots = 4\n");
-            let mut machine = Machine::with_settings(&top, "lease_seconds = 3\ndrain_seconds = 5");
-            machine.token = Some(machine.ok(&["token"]));
-            machine
+        let of_database = format!("url = \"{}\"\n", database.url());
+        let of_queue = broker.as_ref().map(|broker| {
+            format!("url = \"{}\"\nprefix = \"{}\"\n", broker.url(), broker.prefix())
         });
-        Self { hosts, database, broker, directory }
+        let hosts = hosts(directory.path(), &of_database, of_queue.as_deref());
+        Self { hosts, database, broker, tls_broker: None, directory }
+    }
+
+    /// A site whose database is empty, and whose servers take TLS only, each with a
+    /// certificate of an authority of its own.
+    pub fn unmigrated_over_tls() -> Self {
+        let options = PostgresOptions { tls: true, ..PostgresOptions::default() };
+        let database = Postgres::start_with(&options).unwrap();
+        let options = RabbitMqOptions { tls: true, ..RabbitMqOptions::default() };
+        let broker = RabbitMq::start_with(&options).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let of_database = format!(
+            "url = \"{}?sslmode=verify-full\"\nca_file = {:?}\n",
+            database.url(),
+            database.authority().unwrap()
+        );
+        let of_queue =
+            format!("url = \"{}\"\nca_file = {:?}\n", broker.url(), broker.authority().unwrap());
+        let hosts = hosts(directory.path(), &of_database, Some(&of_queue));
+        Self { hosts, database, broker: None, tls_broker: Some(broker), directory }
     }
 
     /// An image on both hosts whose container runs `script`.
@@ -72,6 +77,26 @@ impl Site {
             host.import_script(name, script);
         }
     }
+}
+
+/// Two hosts with these lines in their sections `[database]` and `[queue]`.
+fn hosts(directory: &Path, of_database: &str, of_queue: Option<&str>) -> [Machine; 2] {
+    let key = secret(directory, "signing.key", "0123456789abcdef0123456789abcdef");
+    let password = secret(directory, "password", PASSWORD);
+    let mut top = format!(
+        "[database]\n{of_database}password_file = {password:?}\n\
+         [api]\nlisten = \"127.0.0.1:0\"\npublic_url = \"http://127.0.0.1:1\"\n\
+         signing_key_file = {key:?}\n"
+    );
+    if let Some(of_queue) = of_queue {
+        top.push_str(&format!("[queue]\n{of_queue}password_file = {password:?}\n"));
+    }
+    ["one", "two"].map(|name| {
+        let top = format!("{top}[worker]\nname = \"{name}\"\nslots = 4\n");
+        let mut machine = Machine::with_settings(&top, "lease_seconds = 3\ndrain_seconds = 5");
+        machine.token = Some(machine.ok(&["token"]));
+        machine
+    })
 }
 
 fn secret(directory: &Path, name: &str, text: &str) -> PathBuf {
