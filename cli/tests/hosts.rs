@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use abax_testbed::Process;
+use abax_testbed::{Process, Registry, busybox_image};
 use machine::Served;
 use serde_json::Value;
 use site::{Queue, Site};
@@ -344,6 +344,36 @@ fn a_worker_that_stops_tells_how_it_is_until_its_end() {
     let (_, numbers) = machine::ask(metrics, "/metrics");
     assert!(numbers.contains("abax_worker_slots_used 1"), "{numbers}");
     api.wait_for("works", &execution, |e| e["outcome"] == "succeeded");
+}
+
+#[test]
+fn a_host_that_starts_gets_the_images_that_it_will_need() {
+    let registry = Registry::start().unwrap();
+    let layout = busybox_image().unwrap();
+    let push = |name| registry.push(&layout, "latest", name).unwrap();
+    let (named, used, idle) = (push("named:1"), push("used:1"), push("idle:1"));
+    let site = Site::new(Queue::Database);
+    let [one, two] = &site.hosts;
+    let api = one.api("api.log");
+    let worker = one.worker(&[]);
+    api.ok(&["create", "--name", "used", &used]);
+    api.ok(&["create", "--name", "idle", &idle]);
+    api.ok(&["send", "--wait", "used", "x"]);
+    let has = |host: &machine::Machine, image: &str| !host.ok(&["images", "-q", image]).is_empty();
+    machine::eventually("new actors have their images", || has(one, &idle) && has(one, &used));
+    assert!(!has(one, &named), "nobody asked for it");
+    worker.stop(Duration::from_secs(20));
+
+    // What is in no registry holds up nothing.
+    let none = format!("{}/none:1", registry.address());
+    let worker = two.worker(&["--prepull", &none, "--prepull", &named]);
+    machine::eventually("it has what it was told, and what was used of late", || {
+        has(two, &named) && has(two, &used)
+    });
+    assert!(!has(two, &idle), "nobody used it");
+    assert!(worker.log().contains(&format!("could not make image {none} ready")));
+    assert!(two.containers().is_empty());
+    worker.stop(Duration::from_secs(20));
 }
 
 #[test]
