@@ -385,7 +385,7 @@ pub(crate) struct Serve {
     /// How long a stop waits for running executions, in seconds [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) drain: Option<u64>,
-    /// The address that users reach the service at [env: ABAX_PUBLIC_URL] [default: http://LISTEN]
+    /// The address that users and executions reach the service at [env: ABAX_PUBLIC_URL] [default: what requests call it]
     #[arg(long, value_name = "URL")]
     pub(crate) public_url: Option<String>,
     /// Let executions reach this port of this machine's loopback, at host.abax.internal
@@ -453,7 +453,7 @@ pub(crate) struct Worker {
     /// How long a stop waits for running executions, in seconds [env: ABAX_WORKER_DRAIN_SECONDS] [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) drain: Option<u64>,
-    /// Where to answer GET /metrics [env: ABAX_WORKER_METRICS_LISTEN] [default: nowhere]
+    /// Where to answer /metrics, /healthz and /readyz [env: ABAX_WORKER_METRICS_LISTEN] [default: nowhere]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics_listen: Option<SocketAddr>,
     /// Let executions reach this port of this machine's loopback, at host.abax.internal

@@ -87,8 +87,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
 
     "service.listen" "ABAX_LISTEN" ["serve --listen"] Address, Value("127.0.0.1:8000"),
         "Where `abax serve` listens; port 0 takes a free one.";
-    "service.public_url" "ABAX_PUBLIC_URL" ["serve --public-url"] Url(&["http", "https"]), Words("`http://` and the address"),
-        "The address at which users and executions reach the service.";
+    "service.public_url" "ABAX_PUBLIC_URL" ["serve --public-url"] Url(&["http", "https"]), Words("what a request calls it; for executions, the gateway of `service.bridge`"),
+        "The address at which users and executions reach the service: not the loopback, which executions have of their own.";
     "service.data" "ABAX_DATA" ["serve --data", "token --data", "actor --data"] Path, Words("`root`/service"),
         "Where `abax serve` keeps its database, its signing key and its admin token.";
     "service.slots" "ABAX_SLOTS" ["serve --slots"] Whole(1, 400), Words("4 per CPU"),
