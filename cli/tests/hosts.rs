@@ -309,6 +309,8 @@ fn processes_wait_for_the_database_and_for_its_schema() {
         })
     };
     assert!(is_alive_and_says("its database is not there yet"));
+    let migrate = ["--log-level", "error", "migrate", "--wait", "1"];
+    one.abax(&migrate).fails(1, &["could not use the database", "refused"]);
     site.database.restart().unwrap();
     machine::eventually("they say what is to be done", || is_alive_and_says("abax migrate"));
     assert!(api.log().contains("abax migrate"), "{}", api.log());

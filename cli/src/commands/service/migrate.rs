@@ -1,9 +1,8 @@
 //! `abax migrate`
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use abax_actors::{Error, Schema, Service};
-use anyhow::Context as _;
 
 use super::{check, parts, wait};
 use crate::args;
@@ -23,18 +22,11 @@ pub(crate) fn run(settings: &Settings, args: &args::Migrate) -> anyhow::Result<(
         Service::migrate(&database).await?;
         Ok::<_, Error>((before, Service::schema(&database).await?))
     };
-    let tokio = parts::io_loop()?;
-    let (before, after) = tokio.block_on(async {
-        let patience = Duration::from_secs(args.wait);
-        let migrated = wait::until("the database", Error::is_transient, migrate);
-        match tokio::time::timeout(patience, migrated).await {
-            Ok(migrated) => migrated,
-            // Once more, for the reason.
-            Err(_) => migrate()
-                .await
-                .with_context(|| format!("the database was not there within {} s", args.wait)),
-        }
-    })?;
+    // A migration that has begun may take as long as it takes.
+    let (began, patience) = (Instant::now(), Duration::from_secs(args.wait));
+    let passes = |error: &Error| error.is_transient() && began.elapsed() < patience;
+    let (before, after) =
+        parts::io_loop()?.block_on(wait::until("the database", passes, migrate))?;
     let steps = |schema: Schema| schema.found.unwrap_or(0);
     output::line(if before == after {
         format!("the schema is up to date (step {})", steps(after))
