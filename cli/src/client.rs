@@ -4,7 +4,7 @@
 //! the verbs print fields of them, and `--format json` prints them whole.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use reqwest::{Method, StatusCode};
@@ -12,6 +12,10 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
+/// For how long a service that has answered before may be away.
+const AWAY: Duration = Duration::from_secs(60);
+/// How long it is left alone then.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// The service said no.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +159,24 @@ impl Client {
         self.request(Method::GET, segments, &[], Body::None).await
     }
 
+    /// As [`Client::get`], for whoever waits for something that has begun: it goes on
+    /// while a process of the service is started again, or its database.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::request`], after a minute of those that may pass.
+    pub(crate) async fn get_again(&self, segments: &[&str]) -> anyhow::Result<Value> {
+        let began = Instant::now();
+        loop {
+            match self.get(segments).await {
+                Err(error) if may_pass(&error) && began.elapsed() < AWAY => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
     /// The actor that `name` names: by id or alias, or else by a name that only
     /// one of the caller's actors has.
     ///
@@ -182,6 +204,18 @@ impl Client {
                 named.iter().map(|actor| text(actor, "id")).collect::<Vec<_>>().join(", ")
             ),
         }
+    }
+}
+
+/// Whether nobody answered, or only who is in front of the service, or it has not got
+/// its database now.
+fn may_pass(error: &anyhow::Error) -> bool {
+    match error.downcast_ref::<Refused>() {
+        Some(refused) => matches!(
+            refused.status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ),
+        None => error.chain().any(|cause| cause.is::<reqwest::Error>()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -285,6 +285,35 @@ fn apis_that_are_restarted_under_load_lose_nothing(queue: Queue) {
         assert!(Instant::now() < deadline, "{open} of {} are open", list.len());
         thread::sleep(Duration::from_millis(500));
     }
+}
+
+#[test]
+fn whoever_waits_for_an_execution_outlasts_a_restart_of_the_api() {
+    let site = Site::new(Queue::Database);
+    let [one, two] = &site.hosts;
+    site.import_script("works", "echo begins; sleep 3; echo ends");
+    let address = machine::free_address().to_string();
+    let api = one.api_with("api.log", &["--listen", &address]);
+    let worker = two.worker(&[]);
+    api.ok(&["create", "--name", "works", "works"]);
+    let all = [
+        &["send", "--wait", "works", "x"][..],
+        &["--format", "json", "send", "--wait", "works", "x"],
+    ];
+    let waiting = all.map(|verb| {
+        let mut command = one.command(&["actor", "--server", &api.url]);
+        command.args(verb).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    machine::eventually("both run", || two.containers().len() == 2);
+    api.kill();
+    thread::sleep(Duration::from_secs(1));
+    let _api = one.api_with("api-again.log", &["--listen", &address]);
+    for (child, verb) in waiting.into_iter().zip(all) {
+        let ran = machine::Ran::of(verb, child.wait_with_output().unwrap());
+        let printed = ran.success();
+        assert!(printed == "begins\nends\n" || printed.contains("\"succeeded\""), "{printed}");
+    }
+    worker.stop(Duration::from_secs(20));
 }
 
 #[test]

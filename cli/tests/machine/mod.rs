@@ -129,7 +129,11 @@ impl Machine {
 
     /// `abax api`, once it listens.
     pub fn api(&self, log: &str) -> Served<'_> {
-        self.start("api", &[], log, "listens on ")
+        self.api_with(log, &[])
+    }
+
+    pub fn api_with(&self, log: &str, arguments: &[&str]) -> Served<'_> {
+        self.start("api", arguments, log, "listens on ")
     }
 
     /// `abax worker`, once it takes messages.

@@ -71,7 +71,7 @@ pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> any
     let mut told = false;
     loop {
         // The status first: a log that is read after the end is whole.
-        let state = client.get(&[actor, "executions", execution]).await?;
+        let state = client.get_again(&[actor, "executions", execution]).await?;
         let ended = is_final(&state);
         if text(&state, "status") != "SUBMITTED" {
             // Its host was lost, and another began anew.
@@ -79,7 +79,7 @@ pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> any
                 attempt = text(&state, "attempt");
                 printed = 0;
             }
-            let logs = client.get(&[actor, "executions", execution, "logs"]).await?;
+            let logs = client.get_again(&[actor, "executions", execution, "logs"]).await?;
             let logs = text(&logs, "logs");
             if let Some(new) = logs.as_bytes().get(printed..).filter(|new| !new.is_empty()) {
                 output::raw(new)?;
@@ -91,7 +91,7 @@ pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> any
         }
         let submitted = text(&state, "status") == "SUBMITTED";
         if submitted || (!told && !has_started(&state)) {
-            let actor = client.get(&[actor]).await?;
+            let actor = client.get_again(&[actor]).await?;
             // It would wait until the owner updates the actor.
             if submitted && text(&actor, "status") == "ERROR" {
                 bail!(

@@ -71,13 +71,13 @@ async fn wait(
     if format == Format::Json {
         let mut told = false;
         loop {
-            let state = client.get(&[actor, "executions", execution]).await?;
+            let state = client.get_again(&[actor, "executions", execution]).await?;
             if super::logs::is_final(&state) {
                 output::json(&state)?;
                 return Ok(state);
             }
             if !told && !super::logs::has_started(&state) {
-                told = super::logs::tell_waiting(&client.get(&[actor]).await?)?;
+                told = super::logs::tell_waiting(&client.get_again(&[actor]).await?)?;
             }
             sleep(Duration::from_millis(50)).await;
         }
