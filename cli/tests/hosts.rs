@@ -262,6 +262,9 @@ fn apis_that_are_restarted_under_load_lose_nothing(queue: Queue) {
             });
             let n = round % 2;
             let fresh = one.api(&format!("api-again-{round}.log"));
+            machine::eventually("the next is ready before one goes", || {
+                machine::ask(fresh.address(), "/readyz").0 == 200
+            });
             urls.lock().unwrap()[n].clone_from(&fresh.url);
             std::mem::replace(&mut apis[n], fresh).stop(Duration::from_secs(20));
         }
