@@ -71,7 +71,7 @@ pub(crate) async fn migrate(config: &DatabaseConfig) -> Result<(), Error> {
         // Opening does it.
         DatabaseConfig::Sqlite { path } => sqlite::Sqlite::open(path).await.map(|_| ()),
         DatabaseConfig::Postgres(config) => {
-            let mut connection = postgres::connect(config).await?;
+            let mut connection = postgres::connect_to_migrate(config).await?;
             // Waits for the lock that another process migrates under.
             postgres_steps()
                 .run_direct(None, &mut connection, false)
@@ -212,6 +212,25 @@ mod tests {
         assert_eq!(queued.execution.phases.at(Phase::Queued), Some(Time::from_micros(10)));
         let done = store::executions::find(&mut c, &done.0).await.unwrap().unwrap();
         assert_eq!(done.execution.status, ExecutionStatus::Complete);
+    }
+
+    #[tokio::test]
+    async fn a_step_may_take_longer_than_a_statement_of_the_service() {
+        let database = abax_testbed::Database::create().unwrap();
+        let mut config = PostgresConfig::new(database.url());
+        config.password = Some(abax_testbed::PASSWORD.into());
+        let mut allowed = Vec::new();
+        for mut connection in [
+            postgres::connect(&config).await.unwrap(),
+            postgres::connect_to_migrate(&config).await.unwrap(),
+        ] {
+            let timeout: String = sqlx::query_scalar("show statement_timeout")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            allowed.push(timeout);
+        }
+        assert_eq!(allowed, ["15s", "0"]);
     }
 
     /// Table, column, and whether it may be null.

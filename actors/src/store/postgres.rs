@@ -218,7 +218,20 @@ impl NotWritten {
 
 /// A connection outside of any pool.
 pub(super) async fn connect(config: &PostgresConfig) -> Result<PgConnection, Error> {
-    options(config)?.connect().await.map_err(failed("open the database"))
+    connect_with(options(config)?).await
+}
+
+/// As [`connect`], for steps of the schema: on large tables they take as long as
+/// they take, and so does another process that takes them first.
+pub(super) async fn connect_to_migrate(config: &PostgresConfig) -> Result<PgConnection, Error> {
+    connect_with(options(config)?.options([("statement_timeout", "0")])).await
+}
+
+async fn connect_with(options: PgConnectOptions) -> Result<PgConnection, Error> {
+    let connected = tokio::time::timeout(CONNECT, options.connect())
+        .await
+        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+    connected.map_err(failed("open the database"))
 }
 
 fn options(config: &PostgresConfig) -> Result<PgConnectOptions, Error> {
