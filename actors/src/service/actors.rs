@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::{ClaimKey, POLL, Service, authorized};
+use super::{ClaimKey, POLL, Service, authorized, authorized_and_locked};
 use crate::actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
 use crate::error::Error;
 use crate::id::ActorId;
@@ -116,7 +116,9 @@ impl Service {
             .store
             .write(move |c| {
                 Box::pin(async move {
-                    let mut actor = authorized(c, &caller, &actor, Level::Update).await?;
+                    // The whole row is written back.
+                    let mut actor =
+                        authorized_and_locked(c, &caller, &actor, Level::Update).await?;
                     if actor.status == ActorStatus::ShuttingDown {
                         return Err(Error::ShuttingDown { actor: actor.id.to_string() });
                     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{POLL, Service, authorized, execution_of};
-use crate::error::Error;
+use crate::error::{Error, Noun};
 use crate::execution::{Execution, ExecutionStatus, ExecutionsSummary, Logs, Outcome};
 use crate::message::NewMessage;
 use crate::permission::{Caller, Level};
@@ -113,7 +113,11 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     let actor = authorized(c, &caller, &actor, Level::Update).await?;
-                    let execution = execution_of(c, &actor, &execution).await?.execution;
+                    let id = execution_of(c, &actor, &execution).await?.execution.id;
+                    // One that is claimed or given back meanwhile is to be halted too.
+                    let gone = || Error::NotFound { noun: Noun::Execution, id: execution.clone() };
+                    let locked = store::executions::lock(c, &id).await?;
+                    let execution = locked.ok_or_else(gone)?.execution;
                     let cancelled = match execution.status {
                         ExecutionStatus::Submitted => {
                             store::executions::cancel_waiting(

@@ -186,6 +186,18 @@ async fn authorized(
     Ok(actor)
 }
 
+/// As [`authorized`], and nobody else changes the actor until this transaction ends.
+async fn authorized_and_locked(
+    c: &mut Connection,
+    caller: &Caller,
+    text: &str,
+    needed: Level,
+) -> Result<Actor, Error> {
+    let actor = authorized(c, caller, text, needed).await?;
+    let gone = || Error::NotFound { noun: Noun::Actor, id: text.to_owned() };
+    store::actors::lock(c, &actor.id).await?.ok_or_else(gone)
+}
+
 /// The execution of `actor` that `text` names.
 async fn execution_of(
     c: &mut Connection,
