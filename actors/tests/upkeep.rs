@@ -7,13 +7,14 @@ mod fixture;
 
 use std::time::Duration;
 
-use abax_actors::ExecutionStatus;
+use abax_actors::{Actor, Deleted, ExecutionStatus};
 use fixture::{Engine, Fixture, LEASE, PATIENCE, succeeded};
 use tokio_util::sync::CancellationToken;
 
 on_each_engine![
     many_processes_do_each_job_once,
     executions_go_when_their_time_has_come,
+    a_deleted_actor_with_many_executions_goes_in_parts,
     hosts_are_called_again_for_work_that_nobody_took,
     hosts_are_not_called_for_what_cannot_run,
 ];
@@ -58,17 +59,9 @@ async fn executions_go_when_their_time_has_come(engine: Engine) {
     let f = Fixture::with(engine, |config| config.execution_retention = Some(day)).await;
     let host = f.host().await;
     let actor = f.actor().await;
-    // More than go at once.
-    let insert = "insert into executions (id, actor_id, executor, status, actor_revision, \
-                  accepted_us, stored_us)";
-    let numbers = "with recursive n (i) as (select 1 union all select i + 1 from n where i < 1200)";
     let sent = f.send(&actor, "x").await;
-    let now = f.clock.now().micros();
-    let many = format!(
-        "{insert} {numbers} select 'old' || i, '{}', 'u', 'ERROR', 1, {now}, {now} from n",
-        actor.id
-    );
-    f.rows.execute(&many).await;
+    // More than go at once.
+    insert_many(&f, &actor, "ERROR", 1_200).await;
     let claim = f.claim(&host).await;
     assert!(f.service.append_logs(&claim.key, 0, b"output", false).await.unwrap());
     assert!(f.service.finish(&claim.key, succeeded()).await.unwrap());
@@ -86,6 +79,46 @@ async fn executions_go_when_their_time_has_come(engine: Engine) {
     for table in ["messages", "log_chunks"] {
         assert_eq!(f.rows.number(&format!("select count(*) from {table} {of_it}")).await, 0);
     }
+}
+
+async fn a_deleted_actor_with_many_executions_goes_in_parts(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    f.send(&actor, "x").await;
+    let claim = f.claim(&host).await;
+    let deleted = f.service.delete_actor(&f.owner, actor.id.as_str()).await.unwrap();
+    assert_eq!(deleted, Deleted::Stopping);
+    // As where whoever deletes it did not come far.
+    insert_many(&f, &actor, "ERROR", 1_200).await;
+    let left = async || f.rows.number("select count(*) from executions").await;
+    assert!(f.service.finish(&claim.key, succeeded()).await.unwrap());
+    assert_eq!(left().await, 701, "the end of an execution takes a part along");
+    let swept = f.service.sweep().await.unwrap();
+    assert_eq!((left().await, swept.actors_removed), (0, 1));
+}
+
+#[tokio::test]
+async fn a_purge_of_many_is_several_transactions() {
+    let f = Fixture::new(Engine::Postgres).await;
+    let actor = f.actor().await;
+    insert_many(&f, &actor, "SUBMITTED", 6_000).await;
+    assert_eq!(f.service.purge_messages(&f.owner, actor.id.as_str()).await.unwrap(), 6_000);
+    let transactions = "select count(distinct xmin::text) from executions where status = 'ERROR'";
+    assert_eq!(f.rows.number(transactions).await, 2);
+}
+
+/// Executions of an actor, accepted and stored now.
+async fn insert_many(f: &Fixture, actor: &Actor, status: &str, count: u32) {
+    let now = f.clock.now().micros();
+    let insert = format!(
+        "insert into executions (id, actor_id, executor, status, actor_revision, accepted_us, \
+                                 stored_us) \
+         with recursive n (i) as (select 1 union all select i + 1 from n where i < {count}) \
+         select 'many' || i, '{}', 'u', '{status}', 1, {now}, {now} from n",
+        actor.id
+    );
+    f.rows.execute(&insert).await;
 }
 
 async fn hosts_are_called_again_for_work_that_nobody_took(engine: Engine) {

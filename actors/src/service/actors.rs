@@ -148,9 +148,9 @@ impl Service {
         Ok(updated)
     }
 
-    /// Deletes an actor; needs UPDATE. What waits is cancelled, what runs is
-    /// halted, logs go. When the last execution has ended, so does the actor with
-    /// all its rows; waits for that up to [`crate::Config::delete_wait`].
+    /// Deletes an actor; needs UPDATE. What runs is halted, all else goes, and when
+    /// the last execution has ended, so does the actor. Waits for that up to
+    /// [`crate::Config::delete_wait`]; the upkeep does the rest.
     ///
     /// # Errors
     ///
@@ -159,32 +159,30 @@ impl Service {
         let deadline = Instant::now() + self.0.config.delete_wait;
         let now = self.0.clock.now();
         let mut changes = self.0.changes.subscribe();
-        let (id, halted, cancelled) = {
+        let (id, halted) = {
             let (caller, actor) = (caller.clone(), actor.to_owned());
             self.0
                 .store
                 .write(move |c| {
                     Box::pin(async move {
                         let actor = authorized(c, &caller, &actor, Level::Update).await?;
-                        let reason = "cancelled: its actor was deleted";
+                        // From here on nothing of it is claimed.
                         store::actors::set_shutting_down(c, &actor.id).await?;
-                        let cancelled =
-                            store::executions::cancel_all_waiting(c, &actor.id, reason, now)
-                                .await?;
                         let halted =
                             store::executions::request_halt_of_actor(c, &actor.id, now).await?;
-                        store::logs::remove_of_actor(c, &actor.id).await?;
-                        store::actors::remove_ended(c, Some(&actor.id)).await?;
-                        Ok((actor.id, halted, cancelled))
+                        Ok((actor.id, halted))
                     })
                 })
                 .await?
         };
-        crate::metrics::executions_cancelled(cancelled);
         for execution in &halted {
             self.changed(execution);
         }
+        let mut more = true;
         loop {
+            if more {
+                more = self.remove_some_deleted(Some(&id)).await?.more;
+            }
             {
                 let mut c = self.0.store.read().await?;
                 if store::actors::find(&mut c, &id).await?.is_none() {
@@ -195,7 +193,9 @@ impl Service {
             if left.is_zero() {
                 return Ok(Deleted::Stopping);
             }
-            let _ = tokio::time::timeout(left.min(POLL), changes.recv()).await;
+            if !more {
+                let _ = tokio::time::timeout(left.min(POLL), changes.recv()).await;
+            }
         }
     }
 

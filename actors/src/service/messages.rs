@@ -76,20 +76,26 @@ impl Service {
     ///
     /// [`Error::NotFound`], [`Error::Forbidden`].
     pub async fn purge_messages(&self, caller: &Caller, actor: &str) -> Result<u64, Error> {
+        let actor = self.actor_for(caller, actor, Level::Update).await?;
         let now = self.0.clock.now();
-        let (caller, actor) = (caller.clone(), actor.to_owned());
-        let count = self
-            .0
-            .store
-            .write(move |c| {
-                Box::pin(async move {
-                    let actor = authorized(c, &caller, &actor, Level::Update).await?;
-                    let reason = "cancelled: the actor's messages were purged";
-                    store::executions::cancel_all_waiting(c, &actor.id, reason, now).await
+        let mut count = 0;
+        loop {
+            let actor = actor.id.clone();
+            let some = self
+                .0
+                .store
+                .write(move |c| {
+                    Box::pin(async move {
+                        let reason = "cancelled: the actor's messages were purged";
+                        store::executions::cancel_waiting_of_actor(c, &actor, reason, now).await
+                    })
                 })
-            })
-            .await?;
-        metrics::executions_cancelled(count);
-        Ok(count)
+                .await?;
+            metrics::executions_cancelled(some);
+            count += some;
+            if some < store::executions::CANCELLED_AT_ONCE {
+                return Ok(count);
+            }
+        }
     }
 }

@@ -9,14 +9,18 @@ use super::{ClaimKey, Service};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::execution::{Finish, Outcome};
-use crate::id::ExecutionId;
+use crate::id::{ActorId, ExecutionId};
 use crate::metrics::{self, Again};
 use crate::store;
+use crate::store::actors::Removed;
 use crate::store::executions::{Attempt, Stored};
 
 /// Lost executions that are given up at once.
 const GIVEN_UP_AT_ONCE: usize = 8;
 
+/// Transactions in a row that remove what is left of deleted actors; the rest is
+/// left for the next time.
+const REMOVE_BATCHES: u32 = 40;
 /// Hosts that were not seen for this long are forgotten.
 const HOST_FORGOTTEN: Duration = Duration::from_secs(86_400);
 
@@ -56,20 +60,43 @@ impl Service {
         };
         let workers_idle_since = before(self.0.config.worker_idle);
         let hosts_seen_since = before(HOST_FORGOTTEN);
-        (swept.logs_expired, swept.actors_removed) = self
+        swept.logs_expired = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let logs_expired = store::logs::remove_expired(c, now).await?;
-                    let actors_removed = store::actors::remove_ended(c, None).await?.len() as u64;
                     store::workers::remove_idle(c, workers_idle_since).await?;
                     store::hosts::remove_unseen(c, hosts_seen_since).await?;
-                    Ok((logs_expired, actors_removed))
+                    Ok(logs_expired)
                 })
             })
             .await?;
+        for _ in 0..REMOVE_BATCHES {
+            let removed = self.remove_some_deleted(None).await?;
+            swept.actors_removed += removed.actors;
+            if !removed.more {
+                break;
+            }
+        }
         Ok(swept)
+    }
+
+    /// Removes a part of what is left of deleted actors, of `only` one or of all.
+    pub(super) async fn remove_some_deleted(
+        &self,
+        only: Option<&ActorId>,
+    ) -> Result<Removed, Error> {
+        let only = only.cloned();
+        let removed = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move { store::actors::remove_ended(c, only.as_ref()).await })
+            })
+            .await?;
+        metrics::executions_cancelled(removed.waited);
+        Ok(removed)
     }
 
     /// Gives executions whose hosts are gone their next attempt, or ends them.

@@ -213,20 +213,32 @@ pub(crate) async fn set_shutting_down(c: &mut Connection, id: &ActorId) -> Resul
     Ok(())
 }
 
-/// Removes actors that are shutting down and have nothing running, with all
-/// that is theirs; `only` one, or all. Says which.
+/// What [`remove_ended`] did.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) actors: u64,
+    /// Executions of them that had waited.
+    pub(crate) waited: u64,
+    /// There may be more to remove.
+    pub(crate) more: bool,
+}
+
+/// Removes actors that are shutting down, with all that is theirs, but for what
+/// runs and the actors of that; `only` one, or all. A part of it, where there is
+/// much: a million executions take longer than a statement may.
 pub(crate) async fn remove_ended(
     c: &mut Connection,
     only: Option<&ActorId>,
-) -> Result<Vec<String>, Error> {
-    sql("delete from actors where status = 'SHUTTING_DOWN' and ($1 is null or id = $1) \
-         and not exists (select 1 from executions e \
-                         where e.actor_id = actors.id and e.status = 'RUNNING') \
-         returning id")
+) -> Result<Removed, Error> {
+    let (executions, waited) = super::executions::remove_of_deleted(c, only).await?;
+    let actors = sql("delete from actors where status = 'SHUTTING_DOWN' \
+         and ($1 is null or id = $1) \
+         and not exists (select 1 from executions e where e.actor_id = actors.id)")
     .bind(only.map(ActorId::as_str))
-    .scalars(c)
+    .execute(c)
     .await
-    .map_err(failed("remove deleted actors"))
+    .map_err(failed("remove deleted actors"))?;
+    Ok(Removed { actors, waited, more: executions >= super::executions::REMOVED_AT_ONCE })
 }
 
 fn read(fields: &Fields<'_>) -> Result<Actor, Error> {

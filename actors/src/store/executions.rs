@@ -283,22 +283,26 @@ pub(crate) async fn cancel_waiting(
     Ok(done == 1)
 }
 
-/// Ends all waiting executions of an actor; says how many.
-pub(crate) async fn cancel_all_waiting(
+/// Executions that [`cancel_waiting_of_actor`] ends at most.
+pub(crate) const CANCELLED_AT_ONCE: u64 = 5_000;
+
+/// Ends waiting executions of an actor, the oldest first; says how many.
+pub(crate) async fn cancel_waiting_of_actor(
     c: &mut Connection,
     actor: &ActorId,
     reason: &str,
     now: Time,
 ) -> Result<u64, Error> {
-    let done = sql("update executions set status = 'ERROR', outcome = 'cancelled', reason = $2, \
-             stored_us = $3 where actor_id = $1 and status = 'SUBMITTED'")
+    sql("update executions set status = 'ERROR', outcome = 'cancelled', reason = $2, \
+             stored_us = $3 where status = 'SUBMITTED' and sequence in \
+             (select sequence from executions where actor_id = $1 and status = 'SUBMITTED' \
+              order by sequence limit 5000)")
     .bind(actor.as_str())
     .bind(reason)
     .bind(now.micros())
     .execute(c)
     .await
-    .map_err(failed("cancel the waiting executions"))?;
-    Ok(done)
+    .map_err(failed("cancel the waiting executions"))
 }
 
 pub(crate) async fn request_halt(
@@ -372,7 +376,7 @@ pub(crate) async fn of_earlier_processes(
     rows.iter().map(|row| read(&Fields::of(row, "executions"))).collect()
 }
 
-/// Executions that [`remove_ended`] removes at most.
+/// Executions that [`remove_ended`] and [`remove_of_deleted`] remove at most.
 pub(crate) const REMOVED_AT_ONCE: u64 = 500;
 
 /// Removes executions that ended before `before`, with all that is theirs, the
@@ -387,6 +391,25 @@ pub(crate) async fn remove_ended(c: &mut Connection, before: Time) -> Result<u64
     .execute(c)
     .await
     .map_err(failed("remove old executions"))
+}
+
+/// Removes executions of actors that are being deleted, but for those that run,
+/// with all that is theirs; of `only` one actor, or of all. Says how many, and how
+/// many of them had waited.
+pub(crate) async fn remove_of_deleted(
+    c: &mut Connection,
+    only: Option<&ActorId>,
+) -> Result<(u64, u64), Error> {
+    let statuses: Vec<String> = sql("delete from executions where sequence in \
+             (select e.sequence from actors a join executions e on e.actor_id = a.id \
+              where a.status = 'SHUTTING_DOWN' and ($1 is null or a.id = $1) \
+              and e.status <> 'RUNNING' limit 500) returning status")
+    .bind(only.map(ActorId::as_str))
+    .scalars(c)
+    .await
+    .map_err(failed("remove executions of deleted actors"))?;
+    let waited = statuses.iter().filter(|status| *status == "SUBMITTED").count();
+    Ok((statuses.len() as u64, waited as u64))
 }
 
 /// What a container or a registry said, without the characters that no database

@@ -3,7 +3,7 @@
 use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
-use crate::id::{ActorId, ExecutionId};
+use crate::id::ExecutionId;
 
 /// Output on its way into the log.
 #[derive(Clone, Copy)]
@@ -124,17 +124,6 @@ pub(crate) async fn remove(c: &mut Connection, execution: &ExecutionId) -> Resul
         .execute(c)
         .await
         .map_err(failed("drop the log"))?;
-    Ok(())
-}
-
-/// Drops the output of all executions of an actor.
-pub(crate) async fn remove_of_actor(c: &mut Connection, actor: &ActorId) -> Result<(), Error> {
-    sql("delete from log_chunks where execution_id in \
-             (select id from executions where actor_id = $1)")
-    .bind(actor.as_str())
-    .execute(c)
-    .await
-    .map_err(failed("drop the logs"))?;
     Ok(())
 }
 

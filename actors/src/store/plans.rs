@@ -223,5 +223,6 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     logs::remove_expired(c, Time::from_micros(2_000_100)).await.unwrap();
     executions::remove_ended(c, Time::from_micros(1_000_200)).await.unwrap();
     actors::remove_ended(c, Some(actor)).await.unwrap();
+    actors::remove_ended(c, None).await.unwrap();
     PLANS.with(RefCell::take)
 }
