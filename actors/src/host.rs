@@ -8,7 +8,7 @@ use crate::id::HostId;
 /// What a process offers that takes executions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostInfo {
-    /// The same each time this machine and state root register.
+    /// The same each time this machine and state root register; what cordons it.
     pub name: String,
     /// Version of the program.
     pub version: String,

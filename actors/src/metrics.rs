@@ -120,7 +120,7 @@ pub(crate) enum Again {
     Restarted,
     /// A failure that may pass.
     CouldNotStart,
-    /// Its host gave it back before anything of it ran.
+    /// Its host gave it back, since it stops.
     Released,
 }
 

@@ -17,6 +17,7 @@ on_each_engine!(
     a_cordoned_host_takes_nothing_until_it_is_uncordoned,
     a_draining_host_takes_nothing_and_gives_back_what_it_cannot_finish,
     what_a_dead_host_had_is_settled_by_another,
+    a_restart_gives_back_what_its_own_root_had_and_nothing_else,
     a_forgotten_host_registers_again_under_its_id,
     limits_of_actors_add_up_to_what_a_host_has,
     what_no_host_could_ever_run_ends_and_says_why,
@@ -152,6 +153,33 @@ async fn what_a_dead_host_had_is_settled_by_another(engine: Engine) {
     assert!(!services[0].finish(&keys[0], succeeded()).await.unwrap());
 }
 
+async fn a_restart_gives_back_what_its_own_root_had_and_nothing_else(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = f.actor().await;
+    // Of one name by mistake, and both alive.
+    let (one, two) = (host(&f.service, "twin").await, host(&f.service, "twin").await);
+    let mut claims = Vec::new();
+    for host in [&one, &two] {
+        f.send(&actor, "x").await;
+        claims.push(f.claim(host).await);
+    }
+    f.clock.advance(Duration::from_secs(1));
+    let next = host(&f.service, "twin").await;
+    let swept = f.service.recover(std::slice::from_ref(&one)).await.unwrap();
+    assert_eq!((swept.retried, swept.ended), (1, 0), "{swept:?}");
+    let keys: Vec<_> = claims.iter().map(|claim| claim.key.clone()).collect();
+    let renewal = f.service.renew(&two, &keys[1..], LEASE).await.unwrap();
+    assert_eq!(renewal.lost, [], "the other one's claim holds");
+    assert!(f.service.finish(&keys[1], succeeded()).await.unwrap());
+    assert!(!f.service.finish(&keys[0], succeeded()).await.unwrap());
+    assert_eq!(f.claim(&next).await.attempt, 2);
+
+    let hosts = f.service.hosts().await.unwrap();
+    let known: Vec<_> = hosts.iter().map(|host| (&host.id, host.status)).collect();
+    let expected = [(&next, HostStatus::Working), (&two, HostStatus::Working)];
+    assert_eq!(known, expected, "the dead one is known to be");
+}
+
 async fn a_forgotten_host_registers_again_under_its_id(engine: Engine) {
     let f = Fixture::new(engine).await;
     let one = host(&f.service, "one").await;
@@ -167,7 +195,7 @@ async fn a_forgotten_host_registers_again_under_its_id(engine: Engine) {
     let actor = f.actor().await;
     f.send(&actor, "x").await;
     assert!(try_claim(&f.service, &one).await.is_none(), "nobody knows it");
-    f.service.register_host_again(&one, info(&f.service, "one")).await.unwrap();
+    f.service.register_host_as(&one, info(&f.service, "one")).await.unwrap();
     assert!(!f.service.renew(&one, &[], LEASE).await.unwrap().forgotten);
     later(&f);
     assert!(try_claim(&f.service, &one).await.is_some());

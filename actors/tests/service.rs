@@ -825,8 +825,7 @@ async fn perform(f: &Fixture, sent: &Execution, calls: &[Call]) {
             (Call::LeaseEnds, _) => f.clock.advance(LEASE * 2),
             (Call::Sweep, _) => drop(f.service.sweep().await.unwrap()),
             (Call::Recover, _) => {
-                let next = f.host().await;
-                f.service.recover(&next).await.unwrap();
+                f.service.recover(std::slice::from_ref(&host)).await.unwrap();
             }
             _ => {}
         }

@@ -92,8 +92,8 @@ async fn a_restart_loses_nothing(engine: Engine) {
     assert_eq!(logs.text(), "output");
 
     // The lease of the one before has not ended, but its process has.
+    let swept = service.recover(&[host]).await.unwrap();
     let host = fixture::host(&service, "host").await;
-    let swept = service.recover(&host).await.unwrap();
     assert_eq!(swept.retried, 1);
     assert!(!service.finish(&claim.key, succeeded()).await.unwrap(), "of the process before");
     let mut again = Vec::new();

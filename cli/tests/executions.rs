@@ -6,7 +6,7 @@ mod machine;
 use std::io::BufRead as _;
 use std::time::{Duration, Instant};
 
-use abax_actors::{Clock, Config, HostInfo, Service};
+use abax_actors::{Clock, Config, Service};
 use machine::{Machine, eventually, processes_with};
 use serde_json::Value;
 
@@ -339,8 +339,8 @@ fn a_worker_that_lost_a_lease_kills_the_container_and_its_result_is_dropped() {
     let swept = tokio.block_on(async {
         let database = machine.root().join("service/abax.db");
         let other = Service::open(Config::sqlite(database), Clock::system()).await.unwrap();
-        let host = other.register_host(HostInfo::new("embedded", "test", 1)).await.unwrap();
-        other.recover(&host).await.unwrap()
+        let hosts = other.hosts().await.unwrap();
+        other.recover(&[hosts[0].id.clone()]).await.unwrap()
     });
     assert_eq!(swept.retried, 1, "{swept:?}");
 

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use abax_actors::{Claim, Time};
+use abax_actors::{Claim, HostId, Time};
 use abax_runtime::cgroup::Limits;
 use abax_runtime::network::Mode;
 use abax_runtime::registry::RegistriesConfig;
@@ -41,9 +41,11 @@ impl fmt::Debug for AccessTokens {
 pub struct Config {
     /// The same each time this machine and state root start.
     pub name: String,
-    /// True where this process holds the lock of its state root, so that what an
-    /// earlier process of this name had claimed is known to be dead.
-    pub alone: bool,
+    /// What this process is known by from one registration to the next.
+    pub id: HostId,
+    /// Processes that are known to be dead, since this one holds the lock of the
+    /// state root that was theirs: what they had claimed is given back at once.
+    pub dead: Vec<HostId>,
     /// How many executions run at once.
     pub slots: NonZeroUsize,
     /// What the memory limits of the actors that run here may add up to; what the
@@ -86,7 +88,8 @@ impl Config {
     pub fn new(name: impl Into<String>, slots: NonZeroUsize, network: Mode) -> Self {
         Self {
             name: name.into(),
-            alone: false,
+            id: HostId::generate(),
+            dead: Vec::new(),
             slots,
             memory_bytes: None,
             milli_cpus: None,

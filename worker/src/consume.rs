@@ -67,11 +67,12 @@ pub async fn run(
         milli_cpus: config.milli_cpus.or_else(machine::milli_cpus),
         classes: config.classes.clone().unwrap_or_else(|| service.config().queues.clone()),
     };
-    let registered = until_it_passes(|| register(&service, &info, config.alone));
-    let id = tokio::select! {
+    let id = config.id.clone();
+    let registered = until_it_passes(|| register(&service, &id, &info, &config.dead));
+    tokio::select! {
         () = stop.cancelled() => return Ok(()),
         registered = registered => registered.map_err(|source| RunError::Register { source })?,
-    };
+    }
     info!(
         host.id = %id, slots = config.slots, classes = info.classes.join(","),
         "worker {id} takes messages"
@@ -190,16 +191,19 @@ pub async fn run(
     if watched.has_ended() { Err(RunError::Launcher) } else { Ok(()) }
 }
 
-/// Makes this process known, and takes back what an earlier one had.
-async fn register(service: &Service, info: &HostInfo, alone: bool) -> Result<HostId, Error> {
-    let id = service.register_host(info.clone()).await?;
-    if alone {
-        let swept = service.recover(&id).await?;
-        if swept != Swept::default() {
-            info!("{} executions of a dead worker are tried again", swept.retried);
-        }
+/// Makes this process known, and gives back what those before it had.
+async fn register(
+    service: &Service,
+    id: &HostId,
+    info: &HostInfo,
+    dead: &[HostId],
+) -> Result<(), Error> {
+    service.register_host_as(id, info.clone()).await?;
+    let swept = service.recover(dead).await?;
+    if swept != Swept::default() {
+        info!("{} executions of a dead worker are tried again", swept.retried);
     }
-    Ok(id)
+    Ok(())
 }
 
 /// Tries for as long as the failure may pass: a database that is away.

@@ -221,7 +221,7 @@ pub(crate) async fn renew(host: Arc<Host>, cordon: watch::Sender<bool>, stop: Ca
             failures = 0;
         }
         if renewal.forgotten
-            && let Err(error) = service.register_host_again(id, info.clone()).await
+            && let Err(error) = service.register_host_as(id, info.clone()).await
         {
             warn!(error = %Chain(&error), "could not register again");
         }

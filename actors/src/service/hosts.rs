@@ -19,17 +19,18 @@ impl Service {
     /// Only those of every function.
     pub async fn register_host(&self, host: HostInfo) -> Result<HostId, Error> {
         let id = HostId::generate();
-        self.register_host_again(&id, host).await?;
+        self.register_host_as(&id, host).await?;
         Ok(id)
     }
 
-    /// Makes a process known again that was forgotten since nothing was heard of it
-    /// for too long ([`super::Renewal::forgotten`]).
+    /// As [`Service::register_host`], for a process that has its id already: it
+    /// noted it for its successor, or it was forgotten since nothing was heard of
+    /// it for too long ([`super::Renewal::forgotten`]).
     ///
     /// # Errors
     ///
     /// Only those of every function.
-    pub async fn register_host_again(&self, id: &HostId, host: HostInfo) -> Result<(), Error> {
+    pub async fn register_host_as(&self, id: &HostId, host: HostInfo) -> Result<(), Error> {
         let now = self.0.clock.now();
         let id = id.clone();
         self.0
@@ -141,24 +142,33 @@ impl Service {
             .await
     }
 
-    /// Gives back at once what earlier processes of this host had claimed. Only
-    /// for a process that knows them dead, since it holds the lock of their state
-    /// root; others wait for the leases to end.
+    /// Gives back at once what processes had claimed that are `dead`. Only for a
+    /// process that knows it, since it holds the lock of the state root that was
+    /// theirs; what others had, whatever their name, waits for its lease to end.
     ///
     /// # Errors
     ///
     /// Only those of every function.
-    pub async fn recover(&self, host: &HostId) -> Result<Swept, Error> {
-        let lost = {
+    pub async fn recover(&self, dead: &[HostId]) -> Result<Swept, Error> {
+        let mut lost = Vec::new();
+        {
             let mut c = self.0.store.read().await?;
-            store::executions::of_earlier_processes(&mut c, host).await?
-        };
+            for host in dead {
+                lost.extend(store::executions::of_host(&mut c, host).await?);
+            }
+        }
         let swept = self.give_up_all(lost, LostBy::Successor).await?;
-        let host = host.clone();
+        let (dead, now) = (dead.to_vec(), self.0.clock.now());
         self.0
             .store
             .write(move |c| {
-                Box::pin(async move { store::workers::remove_of_earlier_processes(c, &host).await })
+                Box::pin(async move {
+                    for host in &dead {
+                        store::workers::remove_of_host(c, host).await?;
+                        store::hosts::set_dead(c, host, now).await?;
+                    }
+                    Ok(())
+                })
             })
             .await?;
         Ok(swept)

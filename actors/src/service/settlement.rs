@@ -61,8 +61,9 @@ impl Service {
         Ok(!matches!(settled, Settled::Not))
     }
 
-    /// Gives a claimed execution back before anything of it was run: it waits
-    /// again, and the attempt does not count. False when the claim is lost.
+    /// Gives a claimed execution back that its host does not take to its end, and
+    /// of which nothing runs any more: it waits again, and the attempt does not
+    /// count. False when the claim is lost.
     ///
     /// # Errors
     ///

@@ -230,7 +230,7 @@ pub(crate) async fn finish(
 pub(crate) enum Attempt {
     /// It counts.
     Spent,
-    /// It does not: the host gave it back before it did anything.
+    /// It does not: the host stops, or could not even begin.
     Kept,
 }
 
@@ -356,23 +356,13 @@ pub(crate) async fn with_expired_lease(
     rows.iter().map(|row| read(&Fields::of(row, "executions"))).collect()
 }
 
-/// Running executions of other processes of the host that `host` is one of.
-pub(crate) async fn of_earlier_processes(
-    c: &mut Connection,
-    host: &HostId,
-) -> Result<Vec<Stored>, Error> {
-    let rows = sql("select e.* from executions e join hosts h on h.id = e.host_id \
-         where e.status = 'RUNNING' and h.id <> $1 \
-         and h.name = (select name from hosts where id = $1)")
-    .on_postgres(
-        "select e.* from executions e join hosts h on h.id = e.host_id \
-         where e.status = 'RUNNING' and h.id <> $1 \
-         and h.name = (select name from hosts where id = $1) for no key update of e",
-    )
-    .bind(host.as_str())
-    .fetch_all(c)
-    .await
-    .map_err(failed("look for executions of earlier processes"))?;
+/// What a process runs.
+pub(crate) async fn of_host(c: &mut Connection, host: &HostId) -> Result<Vec<Stored>, Error> {
+    let rows = sql("select * from executions where status = 'RUNNING' and host_id = $1")
+        .bind(host.as_str())
+        .fetch_all(c)
+        .await
+        .map_err(failed("look for executions of a host"))?;
     rows.iter().map(|row| read(&Fields::of(row, "executions"))).collect()
 }
 

@@ -166,6 +166,17 @@ pub(crate) async fn set_stopped(c: &mut Connection, id: &HostId, now: Time) -> R
     Ok(())
 }
 
+/// Notes that a process ended that did not say so.
+pub(crate) async fn set_dead(c: &mut Connection, id: &HostId, now: Time) -> Result<(), Error> {
+    sql("update hosts set stopped_us = $2 where id = $1 and stopped_us is null")
+        .bind(id.as_str())
+        .bind(now.micros())
+        .execute(c)
+        .await
+        .map_err(failed("note that the host has ended"))?;
+    Ok(())
+}
+
 /// Forgets hosts not seen since `since` that have nothing running; one that is
 /// cordoned is remembered as long as it is the last of its name.
 pub(crate) async fn remove_unseen(c: &mut Connection, since: Time) -> Result<(), Error> {

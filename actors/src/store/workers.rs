@@ -73,17 +73,13 @@ pub(crate) async fn remove_idle(c: &mut Connection, since: Time) -> Result<(), E
     Ok(())
 }
 
-/// Removes the workers of other processes of the host that `host` is one of.
-pub(crate) async fn remove_of_earlier_processes(
-    c: &mut Connection,
-    host: &HostId,
-) -> Result<(), Error> {
-    sql("delete from workers where host_id <> $1 \
-         and host_name = (select name from hosts where id = $1)")
-    .bind(host.as_str())
-    .execute(c)
-    .await
-    .map_err(failed("remove workers of earlier processes"))?;
+/// Removes the workers of a process.
+pub(crate) async fn remove_of_host(c: &mut Connection, host: &HostId) -> Result<(), Error> {
+    sql("delete from workers where host_id = $1")
+        .bind(host.as_str())
+        .execute(c)
+        .await
+        .map_err(failed("remove the workers of a host"))?;
     Ok(())
 }
 

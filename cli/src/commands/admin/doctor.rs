@@ -299,11 +299,11 @@ fn known_hosts(diagnosis: &Diagnosis, hosts: &[Host], found: &mut Findings) {
         *by_name.entry(&host.info.name).or_default() += 1;
     }
     for (name, _) in by_name.iter().filter(|(_, count)| **count > 1) {
-        found.fail(
+        found.warn(
             "hosts",
             format!(
-                "two that work are called {name}, and each takes the other's executions for its \
-                 own; give one another worker.name"
+                "two that work are called {name}, so that nobody can tell them apart or cordon \
+                 one of them; give one another worker.name"
             ),
         );
     }

@@ -13,6 +13,7 @@ use secrecy::ExposeSecret as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::lock::Succession;
 use crate::config::Settings;
 use crate::output;
 
@@ -53,8 +54,7 @@ pub(super) fn bridge(settings: &Settings, host_ports: Vec<u16>) -> BridgeConfig 
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) name: String,
-    /// Whether all that an earlier process of this name had is known to be dead.
-    pub(super) alone: bool,
+    pub(super) succession: Succession,
     pub(super) slots: Option<usize>,
     pub(super) drain_seconds: u64,
 }
@@ -78,7 +78,7 @@ pub(super) fn worker(
             .saturating_mul(NonZeroUsize::new(4).expect("four is not zero")),
     };
     let mut config = abax_worker::Config::new(host.name, slots, Mode::Bridge(bridge));
-    config.alone = host.alone;
+    Succession { id: config.id, dead: config.dead } = host.succession;
     config.memory_bytes = settings.worker.memory.as_deref().map(output::parse_size).transpose()?;
     config.milli_cpus =
         settings.worker.cpus.map(output::nano_cpus).transpose()?.map(|nano| nano / 1_000_000);

@@ -35,7 +35,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     let listener = listen::bind(service.listen, "--listen")?;
     let address = listener.local_addr().context("could not read our own address")?;
     private_directory(&data)?;
-    let _lock = Lock::take(&data.join(LOCK), |process| {
+    let mut lock = Lock::take(&data.join(LOCK), |process| {
         format!(
             "another abax serve (process {process}) uses {}; stop it, or name another directory \
              with --data",
@@ -44,12 +44,12 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     })?;
     // A database that others share knows more hosts than this one.
     let shared = settings.database.url.is_some();
-    let (name, of_root) = match shared {
+    let (name, succession, _root) = match shared {
         true => {
-            let (name, lock) = worker::own_root(settings)?;
-            (name, Some(lock))
+            let (name, succession, root) = worker::own_root(settings)?;
+            (name, succession, Some(root))
         }
-        false => (EMBEDDED.to_owned(), None),
+        false => (EMBEDDED.to_owned(), lock.succeed()?, None),
     };
     let keys = keys::existing_or_new(settings)?;
     keys::admin_token(&data, &keys)?;
@@ -75,8 +75,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     of_api.api_server.clone_from(&service.public_url);
     let host = parts::Host {
         name,
-        // One service per data directory, and its file knows no other machine.
-        alone: of_root.as_ref().is_none_or(|root| root.alone),
+        succession,
         slots: service.slots,
         drain_seconds: service.drain_seconds,
     };

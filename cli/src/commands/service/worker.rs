@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::lock::Lock;
+use super::lock::{Lock, Succession};
 use super::wait::OldSchema;
 use super::{check, keys, listen, notify, parts, signals, wait};
 use crate::config::{Role, Settings};
@@ -16,20 +16,13 @@ use crate::telemetry;
 /// Below the state root.
 const LOCK: &str = "worker.lock";
 
-/// The state root, which is ours alone for as long as this lives.
-#[derive(Debug)]
-pub(super) struct OwnRoot {
-    _lock: Lock,
-    /// Whether the process that had the root before was the same host.
-    pub(super) alone: bool,
-}
-
-/// Takes the state root for the host that the settings name.
+/// Takes the state root for the host that the settings name; it is that one's
+/// alone for as long as the lock lives.
 ///
 /// # Errors
 ///
 /// Another worker uses it.
-pub(super) fn own_root(settings: &Settings) -> anyhow::Result<(String, OwnRoot)> {
+pub(super) fn own_root(settings: &Settings) -> anyhow::Result<(String, Succession, Lock)> {
     let name = match &settings.worker.name {
         Some(name) => name.clone(),
         None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -44,10 +37,8 @@ pub(super) fn own_root(settings: &Settings) -> anyhow::Result<(String, OwnRoot)>
             root.display()
         )
     })?;
-    // Who had this name and not this root may well be alive.
-    let alone = lock.note == name;
-    lock.leave(&name)?;
-    Ok((name, OwnRoot { _lock: lock, alone }))
+    let succession = lock.succeed()?;
+    Ok((name, succession, lock))
 }
 
 /// Takes executions until SIGINT or SIGTERM, and lets those that run end.
@@ -62,7 +53,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     let keys = keys::shared(settings)?;
     let public_url = settings.api.public_url.clone().unwrap_or_default();
     let of_actors = parts::actors(settings, public_url)?;
-    let (name, root) = own_root(settings)?;
+    let (name, succession, _lock) = own_root(settings)?;
 
     // The launcher while this process still has one thread.
     let launcher = Launcher::start().context("could not start the launcher")?;
@@ -72,7 +63,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     runtime.bridge(&bridge).context("could not prepare the network")?;
     let host = parts::Host {
         name: name.clone(),
-        alone: root.alone,
+        succession,
         slots: settings.worker.slots,
         drain_seconds: settings.worker.drain_seconds,
     };
