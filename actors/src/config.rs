@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::host::DefaultLimits;
 use crate::permission::Tenant;
 
 /// Settings of a [`crate::Service`]; [`Config::sqlite`] has the defaults.
@@ -33,6 +34,9 @@ pub struct Config {
     pub log_expiry_ceiling: Duration,
     /// Executions of one stateless actor that run at once, when it does not say; 6.
     pub max_workers_per_actor: u32,
+    /// What executions are limited to whose actors do not say, so that it counts
+    /// against what a host has; nothing. The same as what hosts give them.
+    pub default_limits: DefaultLimits,
     /// The queues that an actor may name; `default` and `special`.
     pub queues: Vec<String>,
     /// How long deleting an actor waits for its running executions; 20 s.
@@ -168,6 +172,7 @@ impl Config {
             log_expiry: Duration::from_secs(43_200),
             log_expiry_ceiling: Duration::from_secs(86_400),
             max_workers_per_actor: 6,
+            default_limits: DefaultLimits::default(),
             queues: vec!["default".to_owned(), "special".to_owned()],
             delete_wait: Duration::from_secs(20),
             worker_idle: Duration::from_secs(600),

@@ -97,8 +97,17 @@ impl fmt::Display for HostStatus {
     }
 }
 
-/// What an actor's limits reserve on a host while one execution of it runs. An
-/// actor without limits reserves nothing.
+/// Limits of executions whose actors name none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DefaultLimits {
+    /// Memory; no limit.
+    pub memory_bytes: Option<u64>,
+    /// Billionths of a CPU; no limit.
+    pub nano_cpus: Option<u64>,
+}
+
+/// What its limits reserve on a host while one execution of an actor runs. What
+/// has none reserves nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Needs {
     pub(crate) memory_bytes: u64,
@@ -106,10 +115,16 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
-    pub(crate) fn of(memory_bytes: Option<u64>, nano_cpus: Option<u64>) -> Self {
+    /// Those of an actor with these limits.
+    pub(crate) fn of(
+        memory_bytes: Option<u64>,
+        nano_cpus: Option<u64>,
+        default: DefaultLimits,
+    ) -> Self {
+        let nano_cpus = nano_cpus.or(default.nano_cpus).unwrap_or(0);
         Self {
-            memory_bytes: memory_bytes.unwrap_or(0),
-            milli_cpus: nano_cpus.unwrap_or(0).div_ceil(1_000_000),
+            memory_bytes: memory_bytes.or(default.memory_bytes).unwrap_or(0),
+            milli_cpus: nano_cpus.div_ceil(1_000_000),
         }
     }
 
@@ -156,13 +171,31 @@ impl Needs {
 mod tests {
     use super::*;
 
+    fn needs(memory_bytes: Option<u64>, nano_cpus: Option<u64>) -> Needs {
+        Needs::of(memory_bytes, nano_cpus, DefaultLimits::default())
+    }
+
     #[test]
     fn limits_that_are_not_set_reserve_nothing_and_bound_nothing() {
         let small = HostInfo { memory_bytes: Some(100), ..HostInfo::new("a", "1", 1) };
-        assert!(Needs::of(None, None).is_nothing());
-        assert!(Needs::of(Some(100), Some(1_000_000_000)).fit(&small));
-        assert!(!Needs::of(Some(60), None).and(Needs::of(Some(21), None), 2).fit(&small));
-        assert_eq!(Needs::of(None, Some(1_500_000_001)).milli_cpus, 1_501);
+        assert!(needs(None, None).is_nothing());
+        assert!(needs(Some(100), Some(1_000_000_000)).fit(&small));
+        assert!(!needs(Some(60), None).and(needs(Some(21), None), 2).fit(&small));
+        assert_eq!(needs(None, Some(1_500_000_001)).milli_cpus, 1_501);
+    }
+
+    #[test]
+    fn an_actor_has_the_default_of_each_limit_that_it_does_not_name() {
+        let default = DefaultLimits { memory_bytes: Some(50), nano_cpus: Some(2_000_000) };
+        for (memory, cpus, reserved) in [
+            (None, None, (50, 2)),
+            (Some(60), None, (60, 2)),
+            (None, Some(1_000_000), (50, 1)),
+            (Some(10), Some(7_000_000), (10, 7)),
+        ] {
+            let Needs { memory_bytes, milli_cpus } = Needs::of(memory, cpus, default);
+            assert_eq!((memory_bytes, milli_cpus), reserved, "{memory:?} {cpus:?}");
+        }
     }
 
     #[test]
@@ -173,7 +206,7 @@ mod tests {
             ..HostInfo::new("a", "1", 1)
         };
         let hosts = [host(512), host(1024)];
-        let reason = Needs::of(Some(4 << 30), None).too_large_for("default", hosts.iter());
+        let reason = needs(Some(4 << 30), None).too_large_for("default", hosts.iter());
         for words in ["4096 MiB", "class default", "1024 MiB", "2.000 CPUs", "memLimit"] {
             assert!(reason.contains(words), "{words}: {reason}");
         }

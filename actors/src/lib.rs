@@ -47,7 +47,7 @@ pub use error::{Chain, Error, Noun};
 pub use execution::{
     Execution, ExecutionStatus, ExecutionsSummary, Finish, Logs, Outcome, Phase, Phases, Usage,
 };
-pub use host::{Host, HostInfo, HostStatus};
+pub use host::{DefaultLimits, Host, HostInfo, HostStatus};
 pub use id::{ActorId, ExecutionId, HostId, WorkerId};
 pub use json::{Json, JsonError};
 pub use message::{ContentType, MessageBody, NewMessage};

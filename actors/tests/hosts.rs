@@ -20,6 +20,7 @@ on_each_engine!(
     a_restart_gives_back_what_its_own_root_had_and_nothing_else,
     a_forgotten_host_registers_again_under_its_id,
     limits_of_actors_add_up_to_what_a_host_has,
+    default_limits_count_where_actors_name_none,
     what_no_host_could_ever_run_ends_and_says_why,
     hosts_take_actors_of_their_classes,
     images_of_late_are_those_of_actors_with_executions,
@@ -247,6 +248,34 @@ async fn limits_of_actors_add_up_to_what_a_host_has(engine: Engine) {
     later(&f);
     let third = try_claim(&services[0], &one).await.expect("there is room again");
     assert_eq!(third.actor.id, large.id);
+}
+
+async fn default_limits_count_where_actors_name_none(engine: Engine) {
+    let f = Fixture::with(engine, |config| {
+        config.default_limits.memory_bytes = Some(400 << 20);
+        config.default_limits.nano_cpus = Some(500_000_000);
+    })
+    .await;
+    let offer = HostInfo {
+        memory_bytes: Some(1 << 30),
+        milli_cpus: Some(1_600),
+        ..info(&f.service, "one")
+    };
+    let one = f.service.register_host(offer).await.unwrap();
+    let any = f.actor().await;
+    for _ in 0..3 {
+        f.send(&any, "x").await;
+    }
+    let first = try_claim(&f.service, &one).await.expect("400 of 1024 MiB");
+    try_claim(&f.service, &one).await.expect("800 of 1024 MiB, 1.0 of 1.6 CPUs");
+    assert!(try_claim(&f.service, &one).await.is_none(), "1200 of 1024 MiB");
+    let small = f.register(|new| new.mem_limit = Some("100m".into())).await;
+    f.send(&small, "x").await;
+    let third = try_claim(&f.service, &one).await.expect("900 of 1024 MiB, 1.5 of 1.6 CPUs");
+    assert_eq!(third.actor.id, small.id);
+    assert!(f.service.finish(&first.key, succeeded()).await.unwrap());
+    later(&f);
+    assert!(try_claim(&f.service, &one).await.is_some(), "there is room again");
 }
 
 async fn what_no_host_could_ever_run_ends_and_says_why(engine: Engine) {

@@ -48,8 +48,7 @@ pub struct Config {
     pub dead: Vec<HostId>,
     /// How many executions run at once.
     pub slots: NonZeroUsize,
-    /// What the memory limits of the actors that run here may add up to; what the
-    /// machine has.
+    /// What the memory limits of what runs here may add up to; what the machine has.
     pub memory_bytes: Option<u64>,
     /// What their CPU limits may add up to, in thousandths of a CPU; what the
     /// machine has.

@@ -18,7 +18,7 @@ use crate::clock::Time;
 use crate::environment::environment;
 use crate::error::Error;
 use crate::execution::{Execution, ExecutionStatus, Outcome, Phase, Phases};
-use crate::host::Needs;
+use crate::host::{DefaultLimits, Needs};
 use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
 use crate::message::NewMessage;
 use crate::metrics;
@@ -148,6 +148,7 @@ impl Service {
         let host = host.clone();
         let called = self.0.queue.broker().is_some();
         let default_capacity = self.0.config.max_workers_per_actor;
+        let default_limits = self.0.config.default_limits;
         let api_server = self.0.config.api_server.clone();
         let actor = delivery.actor.clone();
         let claimed = self
@@ -156,7 +157,8 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     let lease_until = now.after(lease);
-                    let by = By { host, now, lease_until, default_capacity, api_server };
+                    let by =
+                        By { host, now, lease_until, default_capacity, default_limits, api_server };
                     let claimed = claim(c, &execution, &by).await?;
                     if called {
                         follow(c, &actor, claimed, &by).await
@@ -360,6 +362,7 @@ struct By {
     now: Time,
     lease_until: Time,
     default_capacity: u32,
+    default_limits: DefaultLimits,
     api_server: String,
 }
 
@@ -410,7 +413,7 @@ async fn follow(
 }
 
 async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed, Error> {
-    let &By { ref host, now, lease_until, default_capacity, ref api_server } = by;
+    let &By { ref host, now, lease_until, default_capacity, ref api_server, .. } = by;
     let Some(stored) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);
     };
@@ -438,7 +441,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
     {
         return Ok(Claimed::NoRoom);
     }
-    if let Some(refused) = refused_by_host(c, host, &actor, id, now).await? {
+    if let Some(refused) = refused_by_host(c, &actor, id, by).await? {
         return Ok(refused);
     }
     let worker = store::workers::take(c, &actor.id, host, now).await?;
@@ -480,25 +483,25 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
 /// Why a host does not take an execution of an actor, if it does not.
 async fn refused_by_host(
     c: &mut Connection,
-    host: &HostId,
     actor: &Actor,
     execution: &ExecutionId,
-    now: Time,
+    by: &By,
 ) -> Result<Option<Claimed>, Error> {
+    let &By { ref host, now, default_limits, .. } = by;
     let Some(Host { info, cordoned, draining, .. }) = store::hosts::find(c, host).await? else {
         return Ok(Some(Claimed::NotHere));
     };
     if cordoned || draining || !info.serves(&actor.queue) {
         return Ok(Some(Claimed::NotHere));
     }
-    let needs = Needs::of(actor.memory_limit_bytes(), actor.max_cpus);
+    let needs = Needs::of(actor.memory_limit_bytes(), actor.max_cpus, default_limits);
     if needs.is_nothing() {
         return Ok(None);
     }
     if needs.fit(&info) {
         // What this host claims besides is seen under its lock.
         store::hosts::lock(c, host).await?;
-        let all = store::hosts::reserved(c, host).await?.and(needs, 1);
+        let all = store::hosts::reserved(c, host, default_limits).await?.and(needs, 1);
         return Ok((!all.fit(&info)).then_some(Claimed::NotHere));
     }
     // A larger host that is away for an hour will be back.

@@ -4,7 +4,7 @@ use super::{Connection, Fields, failed, sql};
 use crate::actor::parse_memory;
 use crate::clock::Time;
 use crate::error::Error;
-use crate::host::{HostInfo, Needs};
+use crate::host::{DefaultLimits, HostInfo, Needs};
 use crate::id::HostId;
 
 /// A row.
@@ -113,8 +113,12 @@ pub(crate) async fn running(c: &mut Connection) -> Result<Vec<(HostId, u64)>, Er
         .collect()
 }
 
-/// What the limits of the actors that a host runs add up to.
-pub(crate) async fn reserved(c: &mut Connection, id: &HostId) -> Result<Needs, Error> {
+/// What the limits of the executions that a host runs add up to.
+pub(crate) async fn reserved(
+    c: &mut Connection,
+    id: &HostId,
+    default: DefaultLimits,
+) -> Result<Needs, Error> {
     let rows = sql("select a.id, a.mem_limit, a.max_cpus, count(*) as running \
          from executions e join actors a on a.id = e.actor_id \
          where e.status = 'RUNNING' and e.host_id = $1 \
@@ -127,7 +131,7 @@ pub(crate) async fn reserved(c: &mut Connection, id: &HostId) -> Result<Needs, E
         let fields = Fields::of(row, "actors");
         let memory: Option<String> = fields.get("mem_limit")?;
         let cpus = fields.parsed_if_any("max_cpus", |n: i64| u64::try_from(n).ok())?;
-        let needs = Needs::of(memory.as_deref().and_then(parse_memory), cpus);
+        let needs = Needs::of(memory.as_deref().and_then(parse_memory), cpus, default);
         Ok(sum.and(needs, fields.parsed("running", |n: i64| u64::try_from(n).ok())?))
     })
 }

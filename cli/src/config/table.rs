@@ -136,9 +136,9 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
     "worker.classes" "ABAX_WORKER_CLASSES" ["worker --class"] Names, Of("service.queues"),
         "The queues that the host takes work from.";
     "worker.memory" "ABAX_WORKER_MEMORY" ["worker --memory"] Size, Words("the machine's"),
-        "Memory of the host that executions may have together, by their actors' limits.";
+        "Memory of the host that executions may have together, by their limits.";
     "worker.cpus" "ABAX_WORKER_CPUS" ["worker --cpus"] Number, Words("the machine's"),
-        "CPUs of the host that executions may have together, by their actors' limits.";
+        "CPUs of the host that executions may have together, by their limits.";
     "worker.prepull" "ABAX_WORKER_PREPULL" ["worker --prepull"] Texts, Value(""),
         "Images that are made ready in the background at the start.";
     "worker.drain_seconds" "ABAX_WORKER_DRAIN_SECONDS" ["worker --drain"] Whole(0, DAY), Of("service.drain_seconds"),

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use abax_actors::{Claim, Service, Time};
+use abax_actors::{Claim, DefaultLimits, Service, Time};
 use abax_api::Keys;
 use abax_runtime::cgroup::Limits;
 use abax_runtime::network::{BridgeConfig, Mode};
@@ -24,7 +24,7 @@ const ACCESS_TOKEN_LIFETIME: Duration = Duration::from_secs(4 * 3600);
 ///
 /// # Errors
 ///
-/// A file that is named cannot be used.
+/// A file that is named cannot be used, or a size is none.
 pub(super) fn actors(
     settings: &Settings,
     api_server: String,
@@ -35,9 +35,20 @@ pub(super) fn actors(
     config.queues.clone_from(&service.queues);
     config.max_attempts = service.max_attempts;
     config.max_log_bytes = service.log_limit_bytes;
+    config.default_limits = default_limits(settings)?;
     config.execution_retention =
         service.execution_retention_days.map(|days| Duration::from_secs(days * 86_400));
     Ok(config)
+}
+
+/// What executions are limited to whose actors do not say: what hosts give them,
+/// and what is counted.
+fn default_limits(settings: &Settings) -> anyhow::Result<DefaultLimits> {
+    let service = &settings.service;
+    Ok(DefaultLimits {
+        memory_bytes: service.memory.as_deref().map(output::parse_size).transpose()?,
+        nano_cpus: service.cpus.map(output::nano_cpus).transpose()?,
+    })
 }
 
 /// The bridge of executions, which reach these ports of this machine's loopback.
@@ -90,12 +101,8 @@ pub(super) fn worker(
     config.renew = config.lease / 3;
     config.time_limit = service.time_limit_seconds.map(Duration::from_secs);
     config.log_limit_bytes = service.log_limit_bytes;
-    config.limits = Limits {
-        memory_bytes: service.memory.as_deref().map(output::parse_size).transpose()?,
-        nano_cpus: service.cpus.map(output::nano_cpus).transpose()?,
-        pids: service.pids,
-        ..Limits::default()
-    };
+    let DefaultLimits { memory_bytes, nano_cpus } = default_limits(settings)?;
+    config.limits = Limits { memory_bytes, nano_cpus, pids: service.pids, ..Limits::default() };
     let lifetime = token_lifetime(config.time_limit);
     config.access_tokens = Some(AccessTokens::new(move |claim: &Claim, now: Time| {
         let (owner, tenant) = (&claim.actor.owner, claim.actor.tenant.as_str());
