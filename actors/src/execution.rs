@@ -330,11 +330,13 @@ impl Finish {
     }
 }
 
-/// The executions of an actor, and what they used together.
+/// The executions of an actor, and what all of them used together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExecutionsSummary {
-    /// Oldest first.
+    /// Oldest first; of more than 10,000 the last ones.
     pub executions: Vec<Execution>,
+    /// How many there are.
+    pub total_executions: u64,
     /// Sum of [`Usage::cpu_ns`].
     pub total_cpu_ns: u64,
     /// Sum of [`Usage::io_bytes`].

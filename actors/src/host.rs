@@ -14,7 +14,7 @@ pub struct HostInfo {
     pub version: String,
     /// Executions it runs at once.
     pub slots: u32,
-    /// What the memory limits of the actors that it runs may add up to; no bound.
+    /// What the memory limits of the executions that it runs may add up to; no bound.
     pub memory_bytes: Option<u64>,
     /// What their CPU limits may add up to, in thousandths of a CPU; no bound.
     pub milli_cpus: Option<u64>,

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use abax_actors::{
-    Caller, Clock, Config, Error, ExecutionStatus, Finish, Json, NewActor, NewMessage, Outcome,
-    QueueConfig, Role, Service, Tenant,
+    Caller, Clock, Config, Error, ExecutionId, ExecutionStatus, Finish, Json, NewActor, NewMessage,
+    Outcome, QueueConfig, Role, Service, Tenant,
 };
 use fixture::{Engine, Fixture, Rows, succeeded};
 
@@ -20,6 +20,7 @@ on_each_engine![
     a_restart_loses_nothing,
     a_row_that_cannot_be_read_is_named,
     a_write_that_fails_takes_none_of_its_group_along,
+    a_list_of_executions_is_bounded_and_counts_all,
 ];
 
 async fn an_actor_reads_back_as_it_was_registered(engine: Engine) {
@@ -307,6 +308,40 @@ async fn a_full_disk_is_told_to_many_as_what_may_pass() {
     let service = Service::open(config, Clock::system()).await.unwrap();
     let all = service.executions(&caller, actor.id.as_str()).await.unwrap().executions;
     assert_eq!(all.into_iter().map(|e| e.id).collect::<std::collections::HashSet<_>>(), accepted);
+}
+
+async fn a_list_of_executions_is_bounded_and_counts_all(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let (actor, other) = (f.actor().await, f.actor().await);
+    f.send(&other, "x").await;
+    let all: Vec<_> = (0..10_020).map(|_| ExecutionId::generate()).collect();
+    for ids in all.chunks(1_000) {
+        let rows: Vec<_> = ids
+            .iter()
+            .map(|id| format!("('{id}', '{}', 'u', 'COMPLETE', 1, 1, 10, 2, 1999999)", actor.id))
+            .collect();
+        let insert = "insert into executions (id, actor_id, executor, status, actor_revision, \
+                      accepted_us, cpu_ns, io_bytes, runtime_us)";
+        f.rows.execute(&format!("{insert} values {}", rows.join(", "))).await;
+    }
+    let id = actor.id.as_str();
+    let list = f.service.executions(&f.owner, id).await.unwrap();
+    let totals = (list.total_executions, list.total_cpu_ns, list.total_io_bytes);
+    assert_eq!(totals, (10_020, 100_200, 20_040));
+    assert_eq!(list.total_runtime_seconds, 10_020, "of whole seconds");
+    let ids: Vec<_> = list.executions.into_iter().map(|e| e.id).collect();
+    assert_eq!(ids, all[20..], "the last ones, the oldest of them first");
+    for (skip, limit, found) in [
+        (0, 3, &all[..3]),
+        (10_015, 100, &all[10_015..]),
+        (10, u64::MAX, &all[10..10_010]),
+        (u64::MAX, 5, &all[..0]),
+        (5, 0, &all[..0]),
+    ] {
+        let (page, total) = f.service.executions_page(&f.owner, id, skip, limit).await.unwrap();
+        let ids: Vec<_> = page.into_iter().map(|e| e.id).collect();
+        assert_eq!((ids.as_slice(), total), (found, 10_020), "{skip} {limit}");
+    }
 }
 
 async fn a_write_that_fails_takes_none_of_its_group_along(engine: Engine) {

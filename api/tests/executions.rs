@@ -166,6 +166,10 @@ async fn the_list_of_executions_has_sums_and_keeps_nulls() {
     let page = ok(running.get(&format!("/v3/actors/{actor}/executions?limit=1"))).await;
     assert_eq!(page["result"]["_metadata"]["total_count"], 2);
     assert_eq!(page["result"]["search"][0]["id"], first.as_str());
+    let page = ok(running.get(&format!("/v3/actors/{actor}/executions?skip=1&limit=23"))).await;
+    assert_eq!(page["result"]["_metadata"]["total_count"], 2);
+    assert_eq!(page["result"]["_metadata"]["count_returned"], 1);
+    assert_eq!(page["result"]["search"][0]["id"], second.as_str());
 }
 
 #[tokio::test]

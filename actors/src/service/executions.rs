@@ -11,8 +11,12 @@ use crate::message::NewMessage;
 use crate::permission::{Caller, Level};
 use crate::store;
 
+/// Executions in one answer. An actor may have millions.
+const MOST_LISTED: u64 = 10_000;
+
 impl Service {
-    /// The executions of an actor; needs READ.
+    /// The executions of an actor; needs READ. Of more than 10,000 the last ones:
+    /// the others are found by [`Service::executions_page`].
     ///
     /// # Errors
     ///
@@ -24,15 +28,34 @@ impl Service {
     ) -> Result<ExecutionsSummary, Error> {
         let mut c = self.0.store.read().await?;
         let actor = authorized(&mut c, caller, actor, Level::Read).await?;
-        let executions = store::executions::of_actor(&mut c, &actor.id).await?;
-        let total =
-            |of: fn(&Execution) -> u64| executions.iter().map(of).fold(0_u64, u64::saturating_add);
+        let totals = store::executions::totals_of_actor(&mut c, &actor.id).await?;
         Ok(ExecutionsSummary {
-            total_cpu_ns: total(|e| e.usage.cpu_ns),
-            total_io_bytes: total(|e| e.usage.io_bytes),
-            total_runtime_seconds: total(|e| e.usage.runtime.as_secs()),
-            executions,
+            executions: store::executions::latest_of_actor(&mut c, &actor.id, MOST_LISTED).await?,
+            total_executions: totals.executions,
+            total_cpu_ns: totals.cpu_ns,
+            total_io_bytes: totals.io_bytes,
+            total_runtime_seconds: totals.runtime_seconds,
         })
+    }
+
+    /// `limit` executions of an actor, 10,000 at most, behind the `skip` oldest, in
+    /// the order of acceptance; and how many the actor has. Needs READ.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn executions_page(
+        &self,
+        caller: &Caller,
+        actor: &str,
+        skip: u64,
+        limit: u64,
+    ) -> Result<(Vec<Execution>, u64), Error> {
+        let mut c = self.0.store.read().await?;
+        let actor = authorized(&mut c, caller, actor, Level::Read).await?;
+        let limit = limit.min(MOST_LISTED);
+        let page = store::executions::of_actor(&mut c, &actor.id, skip, limit).await?;
+        Ok((page, store::executions::count_of_actor(&mut c, &actor.id).await?))
     }
 
     /// One execution; needs READ on its actor.

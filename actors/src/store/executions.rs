@@ -41,14 +41,79 @@ pub(crate) async fn lock(c: &mut Connection, id: &ExecutionId) -> Result<Option<
     row.map(|row| read(&Fields::of(&row, "executions"))).transpose()
 }
 
-/// The executions of an actor, oldest first.
-pub(crate) async fn of_actor(c: &mut Connection, actor: &ActorId) -> Result<Vec<Execution>, Error> {
-    let rows = sql("select * from executions where actor_id = $1 order by sequence")
+/// The first executions of an actor behind `skip` others, oldest first.
+pub(crate) async fn of_actor(
+    c: &mut Connection,
+    actor: &ActorId,
+    skip: u64,
+    limit: u64,
+) -> Result<Vec<Execution>, Error> {
+    let text = "select * from executions where actor_id = $1 order by sequence limit $2 offset $3";
+    let rows = sql(text)
         .bind(actor.as_str())
+        .bind(whole(limit))
+        .bind(whole(skip))
         .fetch_all(c)
         .await
         .map_err(failed("list the executions"))?;
     rows.iter().map(|row| Ok(read(&Fields::of(row, "executions"))?.execution)).collect()
+}
+
+/// The last executions of an actor, oldest first.
+pub(crate) async fn latest_of_actor(
+    c: &mut Connection,
+    actor: &ActorId,
+    limit: u64,
+) -> Result<Vec<Execution>, Error> {
+    let rows = sql("select * from (select * from executions where actor_id = $1 \
+                                   order by sequence desc limit $2) latest order by sequence")
+    .bind(actor.as_str())
+    .bind(whole(limit))
+    .fetch_all(c)
+    .await
+    .map_err(failed("list the executions"))?;
+    rows.iter().map(|row| Ok(read(&Fields::of(row, "executions"))?.execution)).collect()
+}
+
+/// How many executions an actor has.
+pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
+    let count: i64 = sql("select count(*) from executions where actor_id = $1")
+        .bind(actor.as_str())
+        .scalar(c)
+        .await
+        .map_err(failed("count the executions"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// What the executions of an actor come to.
+pub(crate) struct Totals {
+    pub(crate) executions: u64,
+    pub(crate) cpu_ns: u64,
+    pub(crate) io_bytes: u64,
+    /// Of the whole seconds of each.
+    pub(crate) runtime_seconds: u64,
+}
+
+/// What all executions of an actor come to.
+pub(crate) async fn totals_of_actor(c: &mut Connection, actor: &ActorId) -> Result<Totals, Error> {
+    // Sums are of another type on PostgreSQL.
+    let rows = sql("select 'all of them' as id, count(*) as executions, \
+             cast(coalesce(sum(cpu_ns), 0) as bigint) as cpu_ns, \
+             cast(coalesce(sum(io_bytes), 0) as bigint) as io_bytes, \
+             cast(coalesce(sum(runtime_us / 1000000), 0) as bigint) as runtime_seconds \
+         from executions where actor_id = $1")
+    .bind(actor.as_str())
+    .fetch_all(c)
+    .await
+    .map_err(failed("add up the executions"))?;
+    let fields = Fields::of(&rows[0], "executions");
+    let number = |column| fields.parsed(column, |n: i64| u64::try_from(n).ok());
+    Ok(Totals {
+        executions: number("executions")?,
+        cpu_ns: number("cpu_ns")?,
+        io_bytes: number("io_bytes")?,
+        runtime_seconds: number("runtime_seconds")?,
+    })
 }
 
 pub(crate) async fn count_running(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
@@ -189,7 +254,6 @@ pub(crate) async fn finish(
     now: Time,
     log_expires: Option<Time>,
 ) -> Result<bool, Error> {
-    let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let phase = |phase| finish.phases.at(phase).map(Time::micros);
     // The host's own times count: what was noted before was noted late.
     let done =
@@ -400,6 +464,10 @@ pub(crate) async fn remove_of_deleted(
     .map_err(failed("remove executions of deleted actors"))?;
     let waited = statuses.iter().filter(|status| *status == "SUBMITTED").count();
     Ok((statuses.len() as u64, waited as u64))
+}
+
+fn whole(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// What a container or a registry said, without the characters that no database

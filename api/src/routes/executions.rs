@@ -21,10 +21,13 @@ pub(super) async fn list(
     let (parts, _) = request.into_parts();
     let page = Page::of(&parts)?;
     let actor = app.service().actor(&caller, &actor).await?;
-    let summary = app.service().executions(&caller, actor.id.as_str()).await?;
     if let Some(page) = page {
-        return Ok(page.reply(summary.executions.iter().map(object).collect()));
+        let (skip, limit) = (page.skip() as u64, page.limit() as u64);
+        let (executions, total) =
+            app.service().executions_page(&caller, actor.id.as_str(), skip, limit).await?;
+        return Ok(page.reply_with(executions.iter().map(object).collect(), total));
     }
+    let summary = app.service().executions(&caller, actor.id.as_str()).await?;
     let rows = summary.executions.iter().map(row).collect();
     let this = format!("{}/executions", actor_link(&actor));
     let object = Object::default()
@@ -32,7 +35,7 @@ pub(super) async fn list(
         .with_server()
         .with("owner", &actor.owner)
         .with_rows("executions", rows)
-        .with("total_executions", summary.executions.len())
+        .with("total_executions", summary.total_executions)
         .with("total_cpu", summary.total_cpu_ns)
         .with("total_io", summary.total_io_bytes)
         .with("total_runtime", summary.total_runtime_seconds)

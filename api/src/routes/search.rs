@@ -46,10 +46,24 @@ impl Page {
         if errors.is_empty() { Ok(asked.then_some(page)) } else { Err(ApiError::invalid(errors)) }
     }
 
+    /// How many rows are asked for, at most.
+    pub(super) fn limit(self) -> usize {
+        self.limit
+    }
+
+    /// How many rows come before them.
+    pub(super) fn skip(self) -> usize {
+        self.skip
+    }
+
     /// That page of `all`, in the shape of Abaco's search.
     pub(super) fn reply(self, all: Vec<Object>) -> Reply {
-        let total = all.len();
-        let hits: Vec<Object> = all.into_iter().skip(self.skip).take(self.limit).collect();
+        let total = all.len() as u64;
+        self.reply_with(all.into_iter().skip(self.skip).take(self.limit).collect(), total)
+    }
+
+    /// As [`Page::reply`], of rows that are that page already.
+    pub(super) fn reply_with(self, hits: Vec<Object>, total: u64) -> Reply {
         let metadata = Object::default()
             .with("total_count", total)
             .with("records_skipped", self.skip)
