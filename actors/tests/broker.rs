@@ -181,6 +181,50 @@ async fn work_whose_activations_were_lost_is_called_for_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_calls_for_what_it_accepted_and_gave_back() {
+    let f = Fixture::new(Engine::RabbitMq).await;
+    let mut actors = Vec::new();
+    for _ in 0..40 {
+        actors.push(f.actor().await);
+    }
+    let ending = f.again().await;
+    until("it is connected", async || ending.queue_state().unwrap().connected).await;
+    let sends = actors
+        .iter()
+        .map(|to| ending.send_message(&f.owner, to.id.as_str(), NewMessage::text("x")));
+    for sent in futures_util::future::join_all(sends).await {
+        sent.unwrap();
+    }
+    ending.flush().await;
+    assert_eq!(ending.queue_state().unwrap().unpublished, 0);
+    drop(ending);
+    until("all are called for", async || waiting(&f.service).await == 40).await;
+
+    let ending = f.again().await;
+    let id = host(&ending, "ends").await;
+    for _ in 0..3 {
+        let claim = claim(&ending, &id).await;
+        assert!(ending.release(&claim.key).await.unwrap());
+    }
+    ending.flush().await;
+    drop(ending);
+    until("nothing is owed to the sweep", async || waiting(&f.service).await == 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_does_not_wait_for_a_broker_that_is_away() {
+    let f = Fixture::new(Engine::Postgres).await;
+    let mut config = f.service.config().clone();
+    config.queue = QueueConfig::RabbitMq(RabbitMqConfig::new("amqp://127.0.0.1:1"));
+    let ending = Service::open(config, f.clock.clone()).await.unwrap();
+    let actor = f.actor().await;
+    ending.send_message(&f.owner, actor.id.as_str(), NewMessage::text("x")).await.unwrap();
+    assert_eq!(ending.queue_state().unwrap().unpublished, 1);
+    let flushed = tokio::time::timeout(Duration::from_secs(1), ending.flush()).await;
+    flushed.expect("it would not come soon");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_is_full_holds_nothing_back() {
     let f = Fixture::new(Engine::RabbitMq).await;
     let (full, idle) = (f.again().await, f.again().await);

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{debug, warn};
 
 use super::rabbitmq::{Handed, Place, RabbitMq};
@@ -49,6 +49,7 @@ struct Inner {
     workers_per_actor: u32,
     tenants_changed: Arc<Notify>,
     discovery: OnceLock<AbortOnDropHandle<()>>,
+    background: TaskTracker,
 }
 
 impl fmt::Debug for Broker {
@@ -66,9 +67,15 @@ impl Broker {
     ) -> Result<Self, Error> {
         let rabbit = RabbitMq::open(config)?;
         let tenants_changed = Arc::new(Notify::new());
-        let discovery = OnceLock::new();
-        let inner = Inner { rabbit, store, clock, workers_per_actor, tenants_changed, discovery };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(Inner {
+            rabbit,
+            store,
+            clock,
+            workers_per_actor,
+            tenants_changed,
+            discovery: OnceLock::new(),
+            background: TaskTracker::new(),
+        })))
     }
 
     pub(crate) fn rabbit(&self) -> &RabbitMq {
@@ -77,6 +84,14 @@ impl Broker {
 
     pub(crate) fn activate(&self, activation: Activation) {
         self.0.rabbit.publish(activation);
+    }
+
+    /// Waits until the broker has what follows from the commits so far; for as long
+    /// as it does not take it.
+    pub(crate) async fn flush(&self) {
+        self.0.background.close();
+        self.0.background.wait().await;
+        self.0.rabbit.flushed().await;
     }
 
     pub(crate) fn tenants_changed(&self) {
@@ -143,7 +158,7 @@ impl Broker {
     /// made before, by somebody who saw nothing owed.
     pub(crate) fn owed(&self, actor: &ActorId) {
         let (broker, actor) = (self.clone(), actor.clone());
-        in_background(async move {
+        self.in_background(async move {
             let work = broker.work(&actor).await?;
             if work.is_some_and(|work| work.room() > 0 && work.waiting > 0) {
                 let paid = broker
@@ -159,7 +174,7 @@ impl Broker {
     /// After an execution ended.
     pub(crate) fn made_room(&self, execution: &ExecutionId) {
         let (broker, execution) = (self.clone(), execution.clone());
-        in_background(async move { broker.pay_beside(execution).await });
+        self.in_background(async move { broker.pay_beside(execution).await });
     }
 
     async fn pay_beside(&self, execution: ExecutionId) -> Result<(), Error> {
@@ -174,23 +189,34 @@ impl Broker {
     /// After an execution that ran waits again, for `delay` at least.
     pub(crate) fn waits_again(&self, execution: &ExecutionId, delay: Duration) {
         let (broker, execution) = (self.clone(), execution.clone());
-        in_background(async move {
+        self.in_background(async move {
             broker.pay_beside(execution.clone()).await?;
-            tokio::time::sleep(delay).await;
-            let (now, default) = (broker.0.clock.now(), broker.0.workers_per_actor);
-            let mut c = broker.0.store.read().await?;
-            let work = activations::work_beside(&mut c, &execution, now, default).await?;
-            if let Some(work) = work.filter(|work| work.waiting > 0) {
-                broker.activate(work.activation);
+            if delay.is_zero() {
+                return broker.activate_beside(&execution).await;
             }
+            // No flush waits for this.
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                told(broker.activate_beside(&execution).await);
+            });
             Ok(())
         });
+    }
+
+    async fn activate_beside(&self, execution: &ExecutionId) -> Result<(), Error> {
+        let (now, default) = (self.0.clock.now(), self.0.workers_per_actor);
+        let mut c = self.0.store.read().await?;
+        let work = activations::work_beside(&mut c, execution, now, default).await?;
+        if let Some(work) = work.filter(|work| work.waiting > 0) {
+            self.activate(work.activation);
+        }
+        Ok(())
     }
 
     /// After something of an actor changed that its executions wait for.
     pub(crate) fn changed(&self, actor: &ActorId) {
         let (broker, actor) = (self.clone(), actor.clone());
-        in_background(async move {
+        self.in_background(async move {
             if let Some(work) = broker.work(&actor).await? {
                 let times = work.waiting.min(work.room());
                 broker.activate_all((0..times).map(|_| work.activation.clone()));
@@ -256,6 +282,11 @@ impl Broker {
         }
     }
 
+    /// Does what follows a commit, for which nobody waits.
+    fn in_background(&self, work: impl Future<Output = Result<(), Error>> + Send + 'static) {
+        self.0.background.spawn(async move { told(work.await) });
+    }
+
     /// Keeps the broker's half informed of the tenants.
     fn discover(&self) -> AbortOnDropHandle<()> {
         let Inner { rabbit, store, tenants_changed, .. } = &*self.0;
@@ -281,11 +312,9 @@ async fn tenants(store: &Store) -> Result<Vec<Tenant>, Error> {
     activations::tenants(&mut store.read().await?).await
 }
 
-/// What follows a commit, for which nobody waits; if it fails, the sweep does it.
-fn in_background(work: impl Future<Output = Result<(), Error>> + Send + 'static) {
-    tokio::spawn(async move {
-        if let Err(error) = work.await {
-            debug!(error = %Chain(&error), "could not publish an activation");
-        }
-    });
+/// Where what follows a commit fails, the sweep does it.
+fn told(done: Result<(), Error>) {
+    if let Err(error) = done {
+        debug!(error = %Chain(&error), "could not publish an activation");
+    }
 }

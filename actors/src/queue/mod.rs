@@ -96,6 +96,14 @@ impl Queue {
         }
     }
 
+    /// Waits until hosts were called for what is committed so far; for as long as
+    /// the broker does not answer.
+    pub(crate) async fn flush(&self) {
+        if let Self::Broker(broker) = self {
+            broker.flush().await;
+        }
+    }
+
     /// Says that there are new actors, maybe of new tenants.
     pub(crate) fn tenants_changed(&self) {
         if let Self::Broker(broker) = self {

@@ -19,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, broadcast};
+use tracing::warn;
 
 pub use actors::Deleted;
 pub use claims::{Claim, ClaimKey, Interruption, Renewal};
@@ -38,6 +39,9 @@ use crate::store::{self, Announcement, Connection, Schema, Store};
 
 /// How often to look for what another process changed.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How long the end of a process may wait for the broker.
+const FLUSH: Duration = Duration::from_secs(3);
 
 /// The domain. A clone is another handle of the same.
 ///
@@ -115,6 +119,18 @@ impl Service {
     /// As [`Service::migrate`].
     pub async fn schema(config: &DatabaseConfig) -> Result<Schema, Error> {
         store::schema(config).await
+    }
+
+    /// Waits until hosts are called for what this process accepted and gave back, a
+    /// few seconds at most, and not at all while the broker is away: what is left,
+    /// the upkeep of another process finds. For one that is about to end.
+    pub async fn flush(&self) {
+        if self.queue_state().is_some_and(|state| !state.connected) {
+            return;
+        }
+        if tokio::time::timeout(FLUSH, self.0.queue.flush()).await.is_err() {
+            warn!("the queue did not take all calls for hosts in time; they are repeated later");
+        }
     }
 
     /// What it was opened with.

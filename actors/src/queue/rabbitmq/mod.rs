@@ -104,6 +104,12 @@ impl RabbitMq {
         self.shared.publisher.publish(activation);
     }
 
+    /// Waits until the broker has confirmed all that was published; for as long as
+    /// it does not.
+    pub(crate) async fn flushed(&self) {
+        self.shared.publisher.flushed().await;
+    }
+
     /// Names all tenants that may have work: their queues are the ones that
     /// [`RabbitMq::receive`] takes from.
     pub(crate) fn set_tenants(&self, tenants: impl IntoIterator<Item = Tenant>) {

@@ -30,6 +30,8 @@ const IN_FLIGHT: usize = 1_024;
 pub(super) struct Publisher {
     pending: Mutex<Pending>,
     changed: Notify,
+    /// Nothing is pending any more.
+    emptied: Notify,
 }
 
 #[derive(Default)]
@@ -54,6 +56,17 @@ impl Publisher {
     pub(super) fn len(&self) -> usize {
         let pending = self.pending();
         pending.waiting.len() + pending.in_flight
+    }
+
+    /// Waits until all is confirmed.
+    pub(super) async fn flushed(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.len() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 
     pub(super) fn publish(&self, activation: Activation) {
@@ -211,7 +224,11 @@ impl Flying<'_> {
             let mut pending = self.publisher.pending();
             pending.in_flight -= 1;
             pending.forget(&publish.activation.actor);
+            let empty = pending.waiting.is_empty() && pending.in_flight == 0;
             drop(pending);
+            if empty {
+                self.publisher.emptied.notify_waiters();
+            }
             if let Some(acker) = publish.replaces {
                 settle(&acker);
             }

@@ -47,9 +47,10 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         };
         notify::status(&format!("listening on http://{address}"));
         let upkeep = parts::upkeep(&service, &stop);
-        let app = App::new(service, keys, of_api)?;
+        let app = App::new(service.clone(), keys, of_api)?;
         let ended = abax_api::serve(listener, app, stop).await.context("the API failed");
         let ended = ended.and(upkeep.await.context("the upkeep failed"));
+        service.flush().await;
         info!("stopped");
         traces.finish().await;
         ended

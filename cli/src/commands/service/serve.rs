@@ -126,6 +126,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
             }
         };
         let ended = ended.and(upkeep.await.context("the upkeep failed"));
+        service.flush().await;
         info!("stopped");
         traces.finish().await;
         ended

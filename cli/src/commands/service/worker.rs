@@ -95,7 +95,8 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
             tokio::spawn(abax_api::serve_operations(listener, service.clone(), ended));
         }
         notify::status(&format!("host {name} takes messages"));
-        let ended = abax_worker::run(service, runtime, launcher, of_worker, stop).await;
+        let ended = abax_worker::run(service.clone(), runtime, launcher, of_worker, stop).await;
+        service.flush().await;
         info!("stopped");
         traces.finish().await;
         Ok(ended?)
