@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 on_each_engine![
     many_processes_do_each_job_once,
+    jobs_go_on_where_the_clock_was_set_back,
     executions_go_when_their_time_has_come,
     a_deleted_actor_with_many_executions_goes_in_parts,
     hosts_are_called_again_for_work_that_nobody_took,
@@ -52,6 +53,30 @@ async fn many_processes_do_each_job_once(engine: Engine) {
     for upkeep in upkeeps {
         tokio::time::timeout(PATIENCE, upkeep).await.expect("it ends").unwrap();
     }
+}
+
+async fn jobs_go_on_where_the_clock_was_set_back(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    let sent = f.send(&actor, "x").await;
+    f.claim(&host).await;
+    let next = f.clock.now().after(Duration::from_secs(3_600)).micros();
+    f.rows.execute(&format!("insert into jobs (name, next_us) values ('sweep', {next})")).await;
+    f.clock.advance(LEASE * 2);
+    let stop = CancellationToken::new();
+    let upkeep = {
+        let (service, stop) = (f.service.clone(), stop.clone());
+        tokio::spawn(async move { service.upkeep(stop).await })
+    };
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while f.execution(&sent).await.status == ExecutionStatus::Running {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    waited.await.expect("the sweep does not wait for an hour");
+    stop.cancel();
+    upkeep.await.unwrap();
 }
 
 async fn executions_go_when_their_time_has_come(engine: Engine) {
@@ -136,6 +161,8 @@ async fn hosts_are_called_again_for_work_that_nobody_took(engine: Engine) {
     assert_eq!(called().await, 0);
     seconds(11);
     assert_eq!(called().await, 1);
+    f.rows.execute("update actors set activated_us = activated_us + 3600000000").await;
+    assert_eq!(called().await, 1, "the clock was set back since");
     for _ in 0..3 {
         f.claim(&host).await;
     }

@@ -74,15 +74,15 @@ impl Service {
         for job in Job::ALL {
             let now = self.0.clock.now();
             let Some(every) = self.every(job) else { continue };
-            if due.get(job.name()).is_some_and(|due| *due > now) {
+            let (name, next, latest) = (job.name(), now.after(every), now.after(every * 2));
+            if due.get(name).is_some_and(|due| *due > now && *due <= latest) {
                 continue;
             }
-            let (name, next) = (job.name(), now.after(every));
             let taken = self
                 .0
                 .store
                 .write(move |c| {
-                    Box::pin(async move { store::jobs::take(c, name, now, next).await })
+                    Box::pin(async move { store::jobs::take(c, name, now, next, latest).await })
                 })
                 .await?;
             if taken && let Err(error) = self.perform(job).await {

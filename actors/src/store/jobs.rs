@@ -7,18 +7,22 @@ use crate::clock::Time;
 use crate::error::Error;
 
 /// Makes a job that is due by `now` this process's to do, and due again at
-/// `next`. False where it is not due, so where another process has it.
+/// `next`. False where it is not due, so where another process has it. What is due
+/// after `latest` is due now: it was noted before the clock was set back.
 pub(crate) async fn take(
     c: &mut Connection,
     name: &str,
     now: Time,
     next: Time,
+    latest: Time,
 ) -> Result<bool, Error> {
     let taken = sql("insert into jobs (name, next_us) values ($1, $3) \
-         on conflict (name) do update set next_us = excluded.next_us where jobs.next_us <= $2")
+         on conflict (name) do update set next_us = excluded.next_us \
+         where jobs.next_us <= $2 or jobs.next_us > $4")
     .bind(name)
     .bind(now.micros())
     .bind(next.micros())
+    .bind(latest.micros())
     .execute(c)
     .await
     .map_err(failed("take a job"))?;

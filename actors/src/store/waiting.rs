@@ -102,7 +102,8 @@ pub(crate) struct Overdue {
     pub(crate) now: Time,
     /// Something of it could have run since then.
     pub(crate) since: Time,
-    /// Nobody was called for it since then.
+    /// Nobody was called for it since then, unless that was before the clock was set
+    /// back.
     pub(crate) called_before: Time,
     /// What actors may run at once that do not say.
     pub(crate) default_capacity: u32,
@@ -123,7 +124,8 @@ pub(crate) async fn call_for_overdue(
                          where e.status = 'SUBMITTED' and e.actor_id > waiting.actor_id) \
                  from waiting where waiting.actor_id is not null) \
              select a.id from waiting join actors a on a.id = waiting.actor_id \
-             where a.status in ('SUBMITTED', 'READY') and a.activated_us < $3 \
+             where a.status in ('SUBMITTED', 'READY') \
+             and (a.activated_us < $3 or a.activated_us > $1) \
              and (select count(*) from executions e \
                   where e.actor_id = a.id and e.status = 'RUNNING') \
                  < case when a.stateless then coalesce(a.max_workers, $4) else 1 end \
