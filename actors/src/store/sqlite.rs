@@ -81,9 +81,16 @@ impl Sqlite {
         let (reply, result) = oneshot::channel();
         let write: Write = Box::new(move |connection| {
             Box::pin(async move {
+                // A caller that has gone does not read the answer.
+                let connection = match connection {
+                    Ok(connection) => connection,
+                    Err(refused) => {
+                        let _ = reply.send(Err(refused));
+                        return Written::Refused;
+                    }
+                };
                 match work(connection).await {
                     Ok(value) => Written::Done(Box::new(move |committed| {
-                        // A caller that has gone does not read the answer.
                         let _ = reply.send(committed.map(|()| value));
                     })),
                     Err(error) => Written::Failed {
@@ -101,7 +108,9 @@ impl Sqlite {
     }
 }
 
-type Write = Box<dyn for<'c> FnOnce(&'c mut Connection) -> BoxFuture<'c, Written> + Send>;
+/// What is done in a transaction; or where there is none, why not.
+type Write =
+    Box<dyn for<'c> FnOnce(Result<&'c mut Connection, Error>) -> BoxFuture<'c, Written> + Send>;
 
 /// What became of one write, and how to say so to whoever asked for it.
 enum Written {
@@ -111,6 +120,8 @@ enum Written {
         cause: Option<Arc<sqlx::Error>>,
         tell: Box<dyn FnOnce() + Send>,
     },
+    /// It was not run, and who asked for it knows why.
+    Refused,
 }
 
 async fn write_all(mut connection: Connection, mut waiting: mpsc::Receiver<Write>) {
@@ -126,23 +137,20 @@ async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Wr
     // What is wrong with the transaction as a whole.
     let mut broken = begin(connection).await.err().map(Arc::new);
     for write in group {
-        if broken.is_some() {
-            // Not run at all; the reply says why, as for those before it.
-            done.push(refuse(write));
-            continue;
+        if broken.is_none() {
+            broken = connection.run("savepoint one_write").await.err().map(Arc::new);
         }
-        if let Err(error) = connection.run("savepoint one_write").await {
-            broken = Some(Arc::new(error));
-            done.push(refuse(write));
+        if let Some(source) = &broken {
+            write(Err(meaning("write", Arc::clone(source)))).await;
             continue;
         }
         // Whoever asked hears that it was not done; all others go on.
-        let written = AssertUnwindSafe(write(connection)).catch_unwind().await;
+        let written = AssertUnwindSafe(write(Ok(connection))).catch_unwind().await;
         let written =
             written.unwrap_or_else(|_| Written::Failed { cause: None, tell: Box::new(|| {}) });
         let (written, end) = match written {
             done @ Written::Done(_) => (done, "release one_write"),
-            failed @ Written::Failed { .. } => (failed, "rollback to one_write; release one_write"),
+            failed => (failed, "rollback to one_write; release one_write"),
         };
         if let Err(error) = connection.run(end).await {
             // A full disk makes SQLite roll back the whole transaction, and this
@@ -152,7 +160,7 @@ async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Wr
                 _ => Arc::new(error),
             });
         }
-        done.push(Reply::Known(written));
+        done.push(written);
     }
     if broken.is_none() {
         broken = connection.run("commit").await.err().map(Arc::new);
@@ -162,29 +170,17 @@ async fn write_group(connection: &mut Connection, group: impl Iterator<Item = Wr
         let _ = connection.run("rollback").await;
     }
     metrics::transaction(broken.is_none(), began.elapsed());
-    for reply in done {
+    for written in done {
         let committed = match &broken {
             None => Ok(()),
             Some(source) => Err(meaning("commit", source.clone())),
         };
-        match reply {
-            Reply::Known(Written::Done(tell)) => tell(committed),
-            Reply::Known(Written::Failed { tell, .. }) => tell(),
-            // Dropping the write closes its reply, and the caller hears that
-            // the store did not take it.
-            Reply::NotRun => {}
+        match written {
+            Written::Done(tell) => tell(committed),
+            Written::Failed { tell, .. } => tell(),
+            Written::Refused => {}
         }
     }
-}
-
-enum Reply {
-    Known(Written),
-    NotRun,
-}
-
-fn refuse(write: Write) -> Reply {
-    drop(write);
-    Reply::NotRun
 }
 
 async fn begin(connection: &mut Connection) -> Result<(), sqlx::Error> {
@@ -215,5 +211,17 @@ mod tests {
         let (panicked, counted) = tokio::join!(panics, counts);
         panicked.unwrap_err();
         assert_eq!(counted.unwrap(), 0, "what it had done is undone");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_not_begun_says_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("abax.db");
+        let store = Sqlite::open(&path).await.unwrap();
+        let mut other = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        sqlx::query("begin immediate").execute(&mut other).await.unwrap();
+        let error = store.write::<(), _>(|_| Box::pin(async { Ok(()) })).await.unwrap_err();
+        let why = crate::Chain(&error).to_string();
+        assert!(why.contains("database is locked"), "{why}");
     }
 }
