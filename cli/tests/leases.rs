@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use abax_actors::{Claim, Clock, Config, Finish, HostInfo, Outcome, Service};
 use machine::{Machine, Served, eventually, processes_with};
 use serde_json::Value;
-use sqlx::{Connection as _, Executor as _, SqliteConnection};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, SqliteConnection};
 use tokio::runtime::Runtime;
 
 /// Words in a command line that no other process has: so many seconds.
@@ -59,6 +60,29 @@ impl Drop for Locked {
         let connection = self.connection.take().unwrap();
         let _ = self.tokio.block_on(connection.close());
     }
+}
+
+/// Stops a process between two of its writes: one that stands still in the middle
+/// of a transaction keeps the file locked for everybody.
+fn stop_between_writes(machine: &Machine, served: &Served<'_>) {
+    let options =
+        SqliteConnectOptions::new().filename(database(machine)).busy_timeout(Duration::ZERO);
+    let may_write = || {
+        tokio().block_on(async {
+            let mut connection = options.connect().await.unwrap();
+            let began = connection.execute("begin immediate").await;
+            connection.close().await.unwrap();
+            began.is_ok()
+        })
+    };
+    eventually("it stands still without a lock", || {
+        signal(served, "-STOP");
+        let stopped = may_write();
+        if !stopped {
+            signal(served, "-CONT");
+        }
+        stopped
+    });
 }
 
 fn signal(served: &Served<'_>, signal: &str) {
@@ -147,7 +171,7 @@ fn a_worker_that_stood_still_kills_what_it_lost_and_writes_nothing() {
         served.wait_for(actor, &execution, has_started);
         sent.push((actor, execution));
     }
-    signal(&served, "-STOP");
+    stop_between_writes(&machine, &served);
 
     let tokio = tokio();
     tokio.block_on(async {
