@@ -29,11 +29,15 @@ fn sqlite_steps() -> Migrator {
     Migrator::with_migrations(vec![
         step!(1, "sqlite", "0001_actors_and_executions"),
         step!(2, "sqlite", "0002_many_hosts"),
+        step!(3, "sqlite", "0003_the_whole_service"),
     ])
 }
 
 fn postgres_steps() -> Migrator {
-    let mut steps = Migrator::with_migrations(vec![step!(1, "postgres", "0001_everything")]);
+    let mut steps = Migrator::with_migrations(vec![
+        step!(1, "postgres", "0001_everything"),
+        step!(2, "postgres", "0002_the_whole_service"),
+    ]);
     // Steps of a newer program.
     steps.set_ignore_missing(true);
     steps

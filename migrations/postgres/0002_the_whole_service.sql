@@ -1,0 +1,166 @@
+-- Attributes of actors.
+alter table actors add column run_as_executor boolean not null default false;
+alter table actors add column uid bigint;
+alter table actors add column gid bigint;
+-- The owner's home directory, which mounts may name.
+alter table actors add column tasdir text;
+alter table actors add column mounts text not null default '[]';
+-- Seconds that an execution may run; null leaves it to the service.
+alter table actors add column max_run_time bigint;
+-- Counts the writes of the state, for writers that ask not to overwrite another's.
+alter table actors add column state_version bigint not null default 0;
+-- How many workers an admin asked for at least.
+alter table actors add column wanted_workers bigint not null default 0;
+alter table actors add column cron_schedule text;
+alter table actors add column cron_on boolean not null default false;
+alter table actors add column cron_next_us bigint;
+
+create index actors_by_cron on actors (cron_next_us) where cron_next_us is not null;
+create index actors_by_tenant on actors (tenant, created_us);
+
+-- What the image of a revision was when it was registered; every execution of
+-- the revision runs that one.
+create table revisions (
+    actor_id text not null references actors (id) on delete cascade,
+    revision bigint not null,
+    image text not null,
+    -- Digest of the image's manifest, null until a host has looked.
+    digest text,
+    created_us bigint not null,
+    primary key (actor_id, revision)
+);
+
+-- The user that an execution runs as, where the actor runs as its sender.
+alter table executions add column executor_uid bigint;
+alter table executions add column executor_gid bigint;
+
+-- The body of a binary message, and the header that authenticated the sender.
+alter table messages add column bytes bytea;
+alter table messages add column jwt_header text;
+
+-- What an execution sent back. Those of a claim count while it is the last one.
+create table results (
+    execution_id text not null references executions (id) on delete cascade,
+    number bigint not null,
+    epoch bigint not null,
+    bytes bytea not null,
+    created_us bigint not null,
+    -- When a client that reads one by one took it.
+    taken_us bigint,
+    primary key (execution_id, number)
+);
+
+create index results_by_age on results (created_us);
+
+-- Who may do what: `kind` is actor, alias or config; `object` is the actor's id,
+-- or the name within the tenant. `position` is the order of the entries.
+create table permissions (
+    tenant text not null,
+    kind text not null,
+    object text not null,
+    user_name text not null,
+    level text not null,
+    position bigint not null,
+    primary key (tenant, kind, object, user_name)
+);
+
+create index permissions_by_user on permissions (tenant, user_name, kind);
+insert into permissions (tenant, kind, object, user_name, level, position)
+    select tenant, 'actor', id, owner, 'UPDATE', 0 from actors;
+
+create table aliases (
+    tenant text not null,
+    alias text not null,
+    actor_id text not null references actors (id) on delete cascade,
+    owner text not null,
+    created_us bigint not null,
+    primary key (tenant, alias)
+);
+
+create index aliases_by_actor on aliases (actor_id);
+
+-- Of an actor or of an alias, never both.
+create table nonces (
+    id text primary key,
+    tenant text not null,
+    actor_id text references actors (id) on delete cascade,
+    alias text,
+    owner text not null,
+    roles text not null,
+    level text not null,
+    description text not null,
+    max_uses bigint not null,
+    current_uses bigint not null default 0,
+    remaining_uses bigint not null,
+    created_us bigint not null,
+    last_use_us bigint,
+    foreign key (tenant, alias) references aliases (tenant, alias) on delete cascade
+);
+
+create index nonces_by_actor on nonces (actor_id, created_us) where actor_id is not null;
+create index nonces_by_alias on nonces (tenant, alias, created_us) where alias is not null;
+
+-- The value is plain text, or sealed under the key of that name.
+create table configs (
+    tenant text not null,
+    name text not null,
+    owner text not null,
+    value text,
+    sealed bytea,
+    key_name text,
+    is_secret boolean not null,
+    -- The actors and aliases as given, separated by commas.
+    actors text not null,
+    created_us bigint not null,
+    updated_us bigint not null,
+    primary key (tenant, name)
+);
+
+-- Each of those, as an actor's id or as an alias.
+create table config_actors (
+    tenant text not null,
+    config text not null,
+    item text not null,
+    primary key (tenant, config, item),
+    foreign key (tenant, config) references configs (tenant, name) on delete cascade
+);
+
+create index config_actors_by_item on config_actors (tenant, item);
+
+-- Events on their way to a linked actor or to a webhook.
+create table deliveries (
+    id text primary key,
+    tenant text not null,
+    actor_id text not null,
+    event_type text not null,
+    kind text not null,
+    target text not null,
+    payload text not null,
+    created_us bigint not null,
+    attempts bigint not null default 0,
+    -- When it is tried next; null when it has ended.
+    next_us bigint,
+    delivered_us bigint,
+    last_status bigint,
+    last_error text
+);
+
+create index deliveries_due on deliveries (next_us) where next_us is not null;
+create index deliveries_by_actor on deliveries (actor_id, created_us);
+create index deliveries_ended on deliveries (created_us) where next_us is null;
+
+alter table workers add column image text;
+alter table workers add column revision bigint;
+alter table workers add column container_id text;
+alter table workers add column last_health_us bigint;
+
+-- What actors that are gone had, by tenant: the statistics count them.
+create table totals (
+    tenant text primary key,
+    actors bigint not null default 0,
+    actors_with_executions bigint not null default 0,
+    executions bigint not null default 0,
+    runtime_us bigint not null default 0,
+    cpu_ns bigint not null default 0,
+    io_bytes bigint not null default 0
+);
