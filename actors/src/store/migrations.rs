@@ -136,7 +136,7 @@ fn last(steps: &Migrator) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use sqlx::ConnectOptions as _;
     use sqlx::sqlite::SqliteConnectOptions;
@@ -278,5 +278,59 @@ mod tests {
         assert_eq!(only(&of_sqlite, &of_postgres), [], "only SQLite has these");
         assert_eq!(only(&of_postgres, &of_sqlite), [], "only PostgreSQL has these");
         assert!(of_sqlite.len() > 50);
+    }
+
+    /// What a program that knows the tables as they were relies on: their columns
+    /// with types, and the rules that their rows keep.
+    async fn relied_on(c: &mut PgConnection) -> BTreeMap<(String, String), (String, bool)> {
+        let columns: Vec<(String, String, String, bool)> = sqlx::query_as(
+            "select table_name::text, column_name::text, data_type::text, \
+             is_nullable = 'NO' and column_default is null and is_identity = 'NO' \
+             from information_schema.columns \
+             where table_schema = 'public' and table_name not like '\\_sqlx%'",
+        )
+        .fetch_all(&mut *c)
+        .await
+        .unwrap();
+        let rules: Vec<(String, String, String)> = sqlx::query_as(
+            "select conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) \
+             from pg_constraint where connamespace = 'public'::regnamespace",
+        )
+        .fetch_all(c)
+        .await
+        .unwrap();
+        let columns = columns
+            .into_iter()
+            .map(|(table, column, kind, needed)| ((table, column), (kind, needed)));
+        let rules = rules.into_iter().map(|(table, name, rule)| ((table, name), (rule, true)));
+        columns.chain(rules).collect()
+    }
+
+    #[tokio::test]
+    async fn a_step_on_a_server_only_adds_what_the_program_before_can_ignore() {
+        let database = abax_testbed::Database::create().unwrap();
+        let mut config = PostgresConfig::new(database.url());
+        config.password = Some(abax_testbed::PASSWORD.into());
+        let mut c = postgres::connect_to_migrate(&config).await.unwrap();
+        let mut before = BTreeMap::new();
+        for step in postgres_steps().iter() {
+            let mut one = Migrator::with_migrations(vec![step.clone()]);
+            one.set_ignore_missing(true);
+            one.run_direct(None, &mut c, false).await.unwrap();
+            let after = relied_on(&mut c).await;
+            let tables: BTreeSet<&String> = before.keys().map(|(table, _)| table).collect();
+            for (key, was) in &before {
+                assert_eq!(after.get(key), Some(was), "{key:?} in step {}", step.version);
+            }
+            for (key, (what, needed)) in &after {
+                assert!(
+                    before.contains_key(key) || !tables.contains(&key.0) || !needed,
+                    "{key:?}, {what}, is not written by the program before step {}",
+                    step.version
+                );
+            }
+            before = after;
+        }
+        assert!(before.len() > 50);
     }
 }
