@@ -52,11 +52,12 @@ manifests-test: packages
 	target/manifests/bin/python testbed/manifests/check.py .
 
 # A site of several hosts under load, while everything fails at random. SEED
-# replays a schedule, DURATION is in seconds; `make test` takes 180.
+# replays a schedule, DURATION is in seconds; `make test` takes 180. BEFORE is an
+# earlier program, which some of the processes run, as during an upgrade.
 DURATION ?= 1800
 chaos: packages
 	$(CARGO) build --locked --package abax-cli
 	gcc -O2 -Wall -Wextra -Werror -static -o target/effect testbed/chaos/effect.c
 	python3 -B testbed/chaos/test_checks.py --quiet
 	python3 -B testbed/chaos/test_stops.py target/debug/abax target/effect
-	python3 -B testbed/chaos/chaos.py target/debug/abax target/effect --duration $(DURATION) $(if $(SEED),--seed $(SEED))
+	python3 -B testbed/chaos/chaos.py target/debug/abax target/effect --duration $(DURATION) $(if $(SEED),--seed $(SEED)) $(if $(BEFORE),--before $(BEFORE))

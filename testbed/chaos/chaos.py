@@ -3,7 +3,8 @@
 
     chaos.py ABAX EFFECT [--duration 1800] [--seed N] [--queue rabbitmq|database] [--keep]
 
-ABAX is the program under test, EFFECT the compiled effect.c. PostgreSQL,
+ABAX is the program under test, EFFECT the compiled effect.c; with OLD, an earlier
+program, some of the processes are of it, as during an upgrade. PostgreSQL,
 RabbitMQ, two `abax api` and three `abax worker` run on hosts of their own
 (network namespaces of this machine); clients send messages whose containers
 tell a collector. For `--duration` seconds a schedule made of the seed kills,
@@ -38,6 +39,8 @@ from network import Network, enter, run
 
 APIS = ["api1", "api2"]
 WORKERS = ["worker1", "worker2", "worker3"]
+# Those that run the earlier program, where one is given.
+STILL_TO_UPGRADE = ["api2", "worker2"]
 SLOTS = 4
 LEASE_SECONDS = 6
 MAX_ATTEMPTS = 5
@@ -51,13 +54,14 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 class World:
     """All hosts and what runs on them."""
 
-    def __init__(self, program, work, say, with_broker):
-        self.program, self.work, self.say, self.with_broker = program, work, say, with_broker
+    def __init__(self, program, before, work, say, with_broker):
+        self.work, self.say, self.with_broker = work, say, with_broker
+        programs = {name: before or program for name in STILL_TO_UPGRADE}
         self.network = Network(["load", "database", "broker", *APIS, *WORKERS])
         self.database = servers.Postgres(self.network, work, say)
         self.broker = servers.RabbitMq(self.network, work, say)
-        self.apis = [servers.Api(name, self.network, work, say, program, self.settings) for name in APIS]
-        self.workers = [servers.Worker(name, self.network, work, say, program, self.settings) for name in WORKERS]
+        self.apis = [servers.Api(name, self.network, work, say, programs.get(name, program), self.settings) for name in APIS]
+        self.workers = [servers.Worker(name, self.network, work, say, programs.get(name, program), self.settings) for name in WORKERS]
         self.servers = [self.database, self.broker, *self.apis, *self.workers]
         self.containers = set()
 
@@ -336,6 +340,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("abax", type=pathlib.Path)
     parser.add_argument("effect", type=pathlib.Path)
+    parser.add_argument("--before", type=pathlib.Path, metavar="OLD", help="an earlier program, for some of the processes")
     parser.add_argument("--duration", type=float, default=1800, help="seconds of load and faults")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--queue", choices=["rabbitmq", "database"], default="rabbitmq")
@@ -356,7 +361,8 @@ def main():
     work = pathlib.Path(tempfile.mkdtemp(prefix=WORK, dir="/var/tmp"))
     # PostgreSQL is not root.
     work.chmod(0o711)
-    world = World(arguments.abax, work, say, arguments.queue == "rabbitmq")
+    before = arguments.before and arguments.before.resolve()
+    world = World(arguments.abax, before, work, say, arguments.queue == "rabbitmq")
     run_ = Run(arguments, world, say)
     try:
         remove_hosts(world.network)
