@@ -13,10 +13,13 @@ alter table actors add column state_version bigint not null default 0;
 alter table actors add column wanted_workers bigint not null default 0;
 alter table actors add column cron_schedule text;
 alter table actors add column cron_on boolean not null default false;
+-- From where its times are counted, and the next of them.
+alter table actors add column cron_start_us bigint;
 alter table actors add column cron_next_us bigint;
 
 create index actors_by_cron on actors (cron_next_us) where cron_next_us is not null;
 create index actors_by_tenant on actors (tenant, created_us);
+create index actors_with_wanted_workers on actors (id) where wanted_workers > 0;
 
 -- What the image of a revision was when it was registered; every execution of
 -- the revision runs that one.
@@ -145,14 +148,16 @@ create table deliveries (
     last_error text
 );
 
-create index deliveries_due on deliveries (next_us) where next_us is not null;
+create index deliveries_due on deliveries (kind, next_us) where next_us is not null;
 create index deliveries_by_actor on deliveries (actor_id, created_us);
 create index deliveries_ended on deliveries (created_us) where next_us is null;
 
+-- What the worker is for, once a host has it.
 alter table workers add column image text;
 alter table workers add column revision bigint;
-alter table workers add column container_id text;
-alter table workers add column last_health_us bigint;
+create index workers_requested on workers (actor_id)
+    where status in ('REQUESTED', 'PULLING IMAGE');
+create index workers_by_host on workers (host_id);
 
 -- What actors that are gone had, by tenant: the statistics count them.
 create table totals (
