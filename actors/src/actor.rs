@@ -14,6 +14,7 @@ use std::fmt;
 
 use crate::clock::Time;
 use crate::config::Config;
+use crate::cron::Cron;
 use crate::error::Error;
 use crate::id::ActorId;
 use crate::json::Json;
@@ -76,6 +77,11 @@ pub struct Actor {
     pub queue: String,
     /// Seconds for which it wants its logs kept; -1 for ever.
     pub log_ex: Option<i64>,
+    /// When it is executed without a message.
+    pub cron: Cron,
+    /// The workers that an admin asked for: so many executions may run at once,
+    /// though its own limit is lower.
+    pub wanted_workers: u32,
 }
 
 impl Actor {
@@ -200,9 +206,10 @@ pub struct NewActor {
     pub queue: String,
     /// Seconds; -1 for ever.
     pub log_ex: Option<i64>,
-    /// Refused for now unless `None`.
+    /// See [`Cron`]; one that is registered is on. An update without one keeps
+    /// the one that there is.
     pub cron_schedule: Option<String>,
-    /// Refused for now when true.
+    /// Whether an update leaves the schedule on.
     pub cron_on: bool,
 }
 
@@ -243,6 +250,9 @@ impl NewActor {
         check_text("description", &self.description, 100_000)?;
         check_text("type", &self.kind, 1_000)?;
         check_text("webhook", &self.webhook, 10_000)?;
+        if !self.webhook.is_empty() && !is_web_address(&self.webhook) {
+            return Err(Error::invalid("webhook", "must be an http:// or https:// address"));
+        }
         check_text("link", &self.link, 1_000)?;
         if self.hints.len() > 100 {
             return Err(Error::invalid("hints", "at most 100 hints are kept"));
@@ -275,12 +285,6 @@ impl NewActor {
         }
         if !config.queues.contains(&self.queue) {
             return Err(Error::invalid("queue", "Invalid queue name."));
-        }
-        if self.cron_schedule.is_some() {
-            return Err(Error::invalid("cron_schedule", "schedules are not supported yet"));
-        }
-        if self.cron_on {
-            return Err(Error::invalid("cron_on", "schedules are not supported yet"));
         }
         self.check_environment()
     }
@@ -353,6 +357,13 @@ impl ActorUpdate {
     pub fn new(image: impl Into<String>) -> Self {
         Self { settings: NewActor::new(image), force: false }
     }
+}
+
+fn is_web_address(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let rest = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 fn check_text(field: &str, text: &str, limit: usize) -> Result<(), Error> {
@@ -448,7 +459,7 @@ mod tests {
         assert_eq!(bad(|n| n.mem_limit = Some("much".into())), "mem_limit");
         assert_eq!(bad(|n| n.max_cpus = Some(-1)), "max_cpus");
         assert_eq!(bad(|n| n.log_ex = Some(-2)), "log_ex");
-        assert_eq!(bad(|n| n.cron_schedule = Some("now + 1 hour".into())), "cron_schedule");
+        assert_eq!(bad(|n| n.webhook = "ftp://host/".into()), "webhook");
         assert_eq!(
             bad(|n| n.default_environment = Json::parse("[]").unwrap()),
             "default_environment"

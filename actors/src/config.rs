@@ -41,8 +41,12 @@ pub struct Config {
     pub queues: Vec<String>,
     /// How long deleting an actor waits for its running executions; 20 s.
     pub delete_wait: Duration,
-    /// How long an idle worker record stays; 10 minutes.
+    /// How long a stateless actor's worker stays that has nothing to do; 30 s.
     pub worker_idle: Duration,
+    /// How long one worker of a stateless actor with the hint `sync` stays; 10 minutes.
+    pub sync_worker_idle: Duration,
+    /// How long any worker stays that has nothing to do; 24 hours.
+    pub worker_ttl: Duration,
     /// What actors have as `token` when they do not say; false.
     pub default_token: bool,
     /// How often ended leases, expired logs and the like are looked for; 5 s.
@@ -175,7 +179,9 @@ impl Config {
             default_limits: DefaultLimits::default(),
             queues: vec!["default".to_owned(), "special".to_owned()],
             delete_wait: Duration::from_secs(20),
-            worker_idle: Duration::from_secs(600),
+            worker_idle: Duration::from_secs(30),
+            sync_worker_idle: Duration::from_secs(600),
+            worker_ttl: Duration::from_secs(86_400),
             default_token: false,
             sweep_every: Duration::from_secs(5),
             execution_retention: None,

@@ -5,6 +5,9 @@ use crate::execution::Execution;
 use crate::id::WorkerId;
 use crate::message::{MessageBody, NewMessage};
 
+/// What a schedule sets: when it queued the message.
+pub(crate) const TIME_QUEUED: &str = "Time_msg_queued";
+
 /// All variables but those of the image, which stand below these. Of two with
 /// one name the later wins, so each name occurs once.
 ///
@@ -41,7 +44,7 @@ pub(crate) fn environment(
     variables.set("_abaco_Content-Type", content_type);
     variables.set("_abaco_execution_id", execution.id.as_str());
     variables.set("_abaco_attempt", execution.attempt.to_string());
-    variables.set("_abaco_username", execution.executor.clone());
+    variables.set("_abaco_username", username(actor, execution, message));
     variables.set("_abaco_api_server", api_server);
     variables.set("_abaco_actor_revision", execution.actor_revision.to_string());
     variables.set("_abaco_access_token", "");
@@ -53,6 +56,13 @@ pub(crate) fn environment(
     variables.set("_abaco_container_repo", actor.image.clone());
     variables.set("_actor_configs", "{}");
     variables.0
+}
+
+/// Whoever sent the message. A schedule is nobody, so the owner, for whom the
+/// container acts; only the service itself sets the time.
+fn username(actor: &Actor, execution: &Execution, message: &NewMessage) -> String {
+    let scheduled = message.environment.iter().any(|(name, _)| name == TIME_QUEUED);
+    if scheduled { actor.owner.clone() } else { execution.executor.clone() }
 }
 
 #[derive(Default)]

@@ -15,6 +15,8 @@ pub enum Noun {
     Execution,
     /// A host.
     Host,
+    /// A worker of an actor.
+    Worker,
 }
 
 impl fmt::Display for Noun {
@@ -24,6 +26,7 @@ impl fmt::Display for Noun {
             Self::Alias => "alias",
             Self::Execution => "execution",
             Self::Host => "host",
+            Self::Worker => "worker",
         })
     }
 }
@@ -55,6 +58,12 @@ pub enum Error {
     Restricted {
         /// The attribute, in snake case.
         attribute: &'static str,
+    },
+    /// Something that only admins may do.
+    #[error("only admins are authorized to {what}")]
+    AdminsOnly {
+        /// What it is.
+        what: &'static str,
     },
     /// A field does not hold what it must.
     #[error("{field}: {problem}")]

@@ -15,6 +15,11 @@ use crate::clock::Time;
 use crate::id::{ActorId, ExecutionId, WorkerId};
 use crate::json::Json;
 
+/// The executor of what a schedule executes.
+pub(crate) const CRON: &str = "cron";
+/// The executor of what an event of another actor causes.
+pub(crate) const EVENT: &str = "Abaco Event";
+
 /// One message handled by one container.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -23,7 +28,8 @@ pub struct Execution {
     pub id: ExecutionId,
     /// The actor that handles the message.
     pub actor: ActorId,
-    /// The user who sent the message.
+    /// The user who sent the message; `cron` where a schedule did, and `Abaco Event`
+    /// where another actor is linked to this one.
     pub executor: String,
     /// Where it stands.
     pub status: ExecutionStatus,

@@ -143,6 +143,10 @@ id! {
     WorkerId
 }
 id! {
+    /// Which delivery of an event.
+    DeliveryId
+}
+id! {
     /// Which host process: a new one each time the process registers.
     HostId
 }

@@ -20,6 +20,8 @@ mod json;
 mod python;
 
 mod actor;
+mod cron;
+mod event;
 mod execution;
 mod host;
 mod message;
@@ -43,20 +45,22 @@ mod store;
 pub use actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
 pub use clock::{Clock, Time};
 pub use config::{Config, DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig};
+pub use cron::Cron;
 pub use error::{Chain, Error, Noun};
+pub use event::{EventDelivery, EventKind, EventTarget};
 pub use execution::{
     Execution, ExecutionStatus, ExecutionsSummary, Finish, Logs, Outcome, Phase, Phases, Usage,
 };
 pub use host::{DefaultLimits, Host, HostInfo, HostStatus};
-pub use id::{ActorId, ExecutionId, HostId, WorkerId};
+pub use id::{ActorId, DeliveryId, ExecutionId, HostId, WorkerId};
 pub use json::{Json, JsonError};
 pub use message::{ContentType, MessageBody, NewMessage};
 pub use metrics::describe_metrics;
 pub use permission::{Caller, Level, Role, Tenant};
 pub use queue::{Delivery, QueueState};
 pub use service::{
-    Claim, ClaimKey, Deleted, Diagnosis, Health, Hosts, Interruption, Load, Preparation, Readiness,
-    Renewal, Service, Swept,
+    Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, Health, Hosts, Interruption, Load,
+    Preparation, Readiness, Renewal, Service, Swept, WebhookAnswer, WorkersAsked,
 };
 pub use store::{Broken, Overdue, Schema, Waiting};
 pub use trace::TraceParent;

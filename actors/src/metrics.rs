@@ -10,6 +10,7 @@ use metrics::{
 };
 
 use crate::clock::Time;
+use crate::event::EventTarget;
 use crate::execution::{Outcome, Phase, Phases};
 
 const MESSAGES_ACCEPTED: &str = "abax_messages_accepted_total";
@@ -20,6 +21,7 @@ const ATTEMPTS_REPEATED: &str = "abax_attempts_repeated_total";
 const TRANSACTIONS: &str = "abax_store_transactions_total";
 const TRANSACTION_DURATION: &str = "abax_store_transaction_duration_seconds";
 const TRANSACTION_RETRIES: &str = "abax_store_retries_total";
+const EVENTS_DELIVERED: &str = "abax_event_deliveries_total";
 const QUEUE_CONNECTED: &str = "abax_queue_connected";
 const ACTIVATIONS: &str = "abax_activations_published_total";
 const ACTIVATIONS_RETURNED: &str = "abax_activations_returned_total";
@@ -64,6 +66,15 @@ pub fn describe_metrics() {
     );
     describe_counter!(TRANSACTION_RETRIES, "Transactions of the store that were tried again.");
     counter!(TRANSACTION_RETRIES).absolute(0);
+    describe_counter!(
+        EVENTS_DELIVERED,
+        "Events whose delivery has ended, to a link or a webhook: delivered or given up."
+    );
+    for kind in [EventTarget::Link, EventTarget::Webhook] {
+        for result in ["delivered", "given_up"] {
+            counter!(EVENTS_DELIVERED, "kind" => kind.as_str(), "result" => result).absolute(0);
+        }
+    }
     describe_gauge!(
         QUEUE_CONNECTED,
         "1 while activations reach the broker, 0 while they do not; 1 where the database is the queue."
@@ -155,6 +166,12 @@ pub(crate) fn transaction(committed: bool, took: Duration) {
 /// A transaction is run again, since the database broke it off.
 pub(crate) fn transaction_retried() {
     counter!(TRANSACTION_RETRIES).increment(1);
+}
+
+/// The delivery of an event has ended.
+pub(crate) fn event_delivered(kind: EventTarget, arrived: bool) {
+    let result = if arrived { "delivered" } else { "given_up" };
+    counter!(EVENTS_DELIVERED, "kind" => kind.as_str(), "result" => result).increment(1);
 }
 
 /// The broker of the queue is connected, or not any more.

@@ -22,7 +22,7 @@ async fn what_stands_still_is_found(engine: Engine) {
     f.send(&busy, "waits for its turn").await;
     let idle = f.actor().await;
     f.send(&idle, "waits though there is room").await;
-    assert!(f.service.actor_ready(&idle.id, idle.revision).await.unwrap());
+    assert!(f.service.actor_ready(&idle.id, idle.revision, &host).await.unwrap());
     let broken = f.actor().await;
     f.service.actor_failed(&broken.id, broken.revision, "no such image").await.unwrap();
 

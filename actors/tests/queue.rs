@@ -193,7 +193,7 @@ async fn messages_of_an_actor_in_error_wait_for_its_update(engine: Engine) {
     let update = ActorUpdate::new("busybox:1");
     let updated = f.service.update_actor(&f.owner, actor.id.as_str(), update).await.unwrap();
     assert_eq!((updated.status, updated.revision), (ActorStatus::Submitted, 2));
-    assert!(!f.service.actor_ready(&actor.id, 1).await.unwrap(), "of the image before");
+    assert!(!f.service.actor_ready(&actor.id, 1, &host).await.unwrap(), "of the image before");
     let claim = claim(&f.service, &host).await;
     assert_eq!(claim.key.execution, sent.id);
     assert_eq!(claim.actor.image, "busybox:1");

@@ -527,7 +527,7 @@ async fn updates_replace_the_settings_and_keep_what_must_stay(engine: Engine) {
     let id = actor.id.as_str();
     let state = Json::parse("[1]").unwrap();
     f.service.set_actor_state(&f.owner, id, state.clone()).await.unwrap();
-    f.service.actor_ready(&actor.id, 1).await.unwrap();
+    f.service.actor_ready(&actor.id, 1, &f.host().await).await.unwrap();
     let stateless = f.service.update_actor(&f.owner, id, ActorUpdate::new("busybox")).await;
     assert!(
         matches!(&stateless, Err(Error::Invalid { field, .. }) if field == "stateless"),
@@ -685,7 +685,9 @@ async fn registered_actors_are_prepared_once_at_a_time(engine: Engine) {
     drop(first);
     f.clock.advance(Duration::from_secs(6));
     let again = receive().await.expect("nobody reported").unwrap();
-    assert!(f.service.actor_ready(&again.actor.id, again.actor.revision).await.unwrap());
+    let host = f.host().await;
+    let (id, revision) = (&again.actor.id, again.actor.revision);
+    assert!(f.service.actor_ready(id, revision, &host).await.unwrap());
     drop(again);
     f.clock.advance(Duration::from_secs(60));
     assert!(receive().await.is_none(), "it is ready");
@@ -714,7 +716,7 @@ async fn an_actor_says_what_it_waits_for_until_it_is_ready(engine: Engine) {
     assert_eq!(seen().await, (ActorStatus::Submitted, String::new()));
     assert!(waits(2, "no registry").await);
 
-    assert!(f.service.actor_ready(&actor.id, 2).await.unwrap());
+    assert!(f.service.actor_ready(&actor.id, 2, &f.host().await).await.unwrap());
     assert_eq!(seen().await, (ActorStatus::Ready, " ".to_owned()));
     assert!(!waits(2, "no registry").await, "it has its image");
     assert_eq!(seen().await, (ActorStatus::Ready, " ".to_owned()));

@@ -31,7 +31,8 @@ async fn an_actor_reads_back_as_it_was_registered(engine: Engine) {
     new.stateless = true;
     new.token = Some(true);
     new.webhook = "https://example.org/hook".into();
-    new.link = "other".into();
+    let other = f.actor().await;
+    new.link = other.id.to_string();
     new.hints = vec!["sync".into(), "gpu".into()];
     new.privileged = true;
     new.max_workers = Some(3);

@@ -90,7 +90,8 @@ async fn a_new_actor_is_prepared_at_once_by_another_process() {
         let registered = Instant::now();
         let (preparation, heard) = waits.await.unwrap();
         assert_eq!(preparation.actor.id, actor.id);
-        assert!(elsewhere.actor_ready(&actor.id, 1).await.unwrap());
+        let host = fixture::host(&elsewhere, "elsewhere").await;
+        assert!(elsewhere.actor_ready(&actor.id, 1, &host).await.unwrap());
         heard.saturating_duration_since(registered)
     })
     .await;

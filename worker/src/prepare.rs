@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use abax_actors::{Chain, Preparation};
 use tokio::task::JoinSet;
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -14,6 +14,8 @@ use crate::execute::Host;
 
 /// Pulls that may go on at once: they share one line to the outside.
 const AT_ONCE: usize = 4;
+/// An image that takes longer is being pulled: workers show that.
+const SHORT: Duration = Duration::from_millis(200);
 
 /// Makes images ready that no host had yet, until `stop`.
 pub(crate) async fn prepare(host: Arc<Host>, stop: CancellationToken) {
@@ -45,14 +47,22 @@ pub(crate) async fn prepare(host: Arc<Host>, stop: CancellationToken) {
 async fn one(host: Arc<Host>, preparation: Preparation) {
     let actor = &preparation.actor;
     let (sandbox, name) = (Arc::clone(&host), actor.image.clone());
-    let found = tokio::task::spawn_blocking(move || {
+    let mut thread = tokio::task::spawn_blocking(move || {
         sandbox.sandbox.images.ready(&sandbox.sandbox.runtime, &name).map(|_| ())
-    })
-    .await;
+    });
+    let found = match timeout(SHORT, &mut thread).await {
+        Ok(found) => found,
+        Err(_) => {
+            if let Err(error) = host.service.actor_pulls(&actor.id, &host.id).await {
+                debug!(error = %Chain(&error), "could not say that an image is pulled");
+            }
+            thread.await
+        }
+    };
     let told = match found {
         Ok(Ok(())) => {
             info!(actor.id = %actor.id, "image {} of actor {} is ready", actor.image, actor.id);
-            host.service.actor_ready(&actor.id, actor.revision).await
+            host.service.actor_ready(&actor.id, actor.revision, &host.id).await
         }
         // It comes back after a while. Who looks at the actor sees why; the log
         // says it once, however often it is tried.
@@ -68,7 +78,10 @@ async fn one(host: Arc<Host>, preparation: Preparation) {
             told
         }
         Ok(Err(error)) => {
-            let reason = Chain(&error).to_string();
+            let reason = format!(
+                "{}; update the actor with an image that can be had, or with force to try again",
+                Chain(&error)
+            );
             warn!(error = %reason, actor.id = %actor.id, "actor {} has no image", actor.id);
             host.service.actor_failed(&actor.id, actor.revision, &reason).await
         }

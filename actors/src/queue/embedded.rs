@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::turns::{Line, Turns};
-use super::{Delivery, Hold, capacity};
+use super::{Delivery, Hold};
 use crate::clock::{Clock, Time};
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
@@ -174,20 +174,21 @@ impl Embedded {
         candidate: &Candidate,
         now: Time,
     ) -> Result<Option<ExecutionId>, Error> {
-        let Candidate { actor, stateless, max_workers, .. } = candidate;
+        let Candidate { actor, capacity, .. } = candidate;
         let reserved = {
             let mut taken = self.0.taken();
             taken.reserved.retain(|_, r| r.until.is_none_or(|until| until > now));
             taken.reserved.values().filter(|r| r.actor == *actor).count()
         };
         let running = store::executions::count_running(c, actor).await?;
-        let capacity = capacity(*stateless, *max_workers, self.0.workers_per_actor);
-        if running.saturating_add(reserved as u64) >= capacity {
+        let at_once = capacity.at_once(self.0.workers_per_actor);
+        if running.saturating_add(reserved as u64) >= at_once {
             return Ok(None);
         }
         // A stateful actor's first execution is waited for, also when it is
         // delayed; a stateless one's is passed by.
-        let (visible_at, limit) = if *stateless { (Some(now), reserved + 1) } else { (None, 1) };
+        let (visible_at, limit) =
+            if capacity.stateless { (Some(now), reserved + 1) } else { (None, 1) };
         let head = store::waiting::head(c, actor, visible_at, limit).await?;
         let taken = self.0.taken();
         let free = head

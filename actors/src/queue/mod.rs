@@ -125,9 +125,27 @@ impl Queue {
     }
 }
 
-/// How many executions of an actor may run at once.
-pub(crate) fn capacity(stateless: bool, max_workers: Option<u32>, default: u32) -> u64 {
-    if stateless { u64::from(max_workers.unwrap_or(default).max(1)) } else { 1 }
+/// What decides how many executions of an actor may run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capacity {
+    pub(crate) stateless: bool,
+    /// The actor's own limit.
+    pub(crate) max_workers: Option<u32>,
+    /// What an admin asked for.
+    pub(crate) wanted_workers: u32,
+}
+
+impl Capacity {
+    pub(crate) fn of(actor: &Actor) -> Self {
+        let &Actor { stateless, max_workers, wanted_workers, .. } = actor;
+        Self { stateless, max_workers, wanted_workers }
+    }
+
+    /// How many, where actors that do not say may run `default`.
+    pub(crate) fn at_once(self, default: u32) -> u64 {
+        let limit = self.max_workers.unwrap_or(default).max(self.wanted_workers).max(1);
+        if self.stateless { u64::from(limit) } else { 1 }
+    }
 }
 
 /// An actor that has work: something of it waits that may run. A hint, which may

@@ -76,6 +76,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Capacity;
 
     #[test]
     fn tenants_take_turns_and_then_their_actors() {
@@ -83,8 +84,7 @@ mod tests {
             actor: ActorId::generate(),
             tenant: Tenant::new(tenant),
             class: "default".to_owned(),
-            stateless: true,
-            max_workers: None,
+            capacity: Capacity { stateless: true, max_workers: None, wanted_workers: 0 },
         };
         let (a1, a2, a3, b1) = (candidate("a"), candidate("a"), candidate("a"), candidate("b"));
         let names = HashMap::from([

@@ -2,15 +2,16 @@
 
 use tokio::time::Instant;
 
+use super::events::check_link;
 use super::{ClaimKey, POLL, Service, authorized, authorized_and_locked};
 use crate::actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
+use crate::cron::Cron;
 use crate::error::Error;
 use crate::id::ActorId;
 use crate::json::Json;
 use crate::message::check_variable;
 use crate::permission::{Caller, Level};
 use crate::store;
-use crate::worker::Worker;
 
 /// How far a deletion came while the caller waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ impl Service {
     pub async fn register_actor(&self, caller: &Caller, new: NewActor) -> Result<Actor, Error> {
         new.validate(caller, &self.0.config)?;
         let now = self.0.clock.now();
+        let cron = Cron::registered(new.cron_schedule.clone(), now)?;
         let token = self.token(new.token);
         let mut actor = Actor {
             id: ActorId::generate(),
@@ -58,12 +60,22 @@ impl Service {
             revision: 1,
             queue: String::new(),
             log_ex: None,
+            cron,
+            wanted_workers: 0,
         };
         apply(&mut actor, new, token);
         let registered = actor.clone();
+        let caller = caller.clone();
         self.0
             .store
-            .write(move |c| Box::pin(async move { store::actors::insert(c, &actor).await }))
+            .write(move |c| {
+                Box::pin(async move {
+                    check_link(c, &caller, &actor).await?;
+                    store::actors::insert(c, &actor).await?;
+                    store::cron::set(c, &actor.id, &actor.cron).await?;
+                    store::workers::request(c, &actor.id, now).await
+                })
+            })
             .await?;
         self.actors_changed();
         Ok(registered)
@@ -128,16 +140,29 @@ impl Service {
                             "a stateful actor cannot become stateless",
                         ));
                     }
-                    if force || settings.image != actor.image {
+                    let schedule = settings.cron_schedule.clone();
+                    actor.cron = actor.cron.updated(schedule, settings.cron_on, now)?;
+                    let is_new_image = force || settings.image != actor.image;
+                    if is_new_image {
                         actor.status = ActorStatus::Submitted;
                         actor.status_message = String::new();
                         actor.revision += 1;
                     }
+                    let has_new_link = settings.link != actor.link;
                     apply(&mut actor, settings, token);
+                    if has_new_link {
+                        check_link(c, &caller, &actor).await?;
+                    }
                     // Two updates within a microsecond still differ.
                     actor.updated =
                         now.max(actor.updated.after(std::time::Duration::from_micros(1)));
                     store::actors::update(c, &actor).await?;
+                    store::cron::set(c, &actor.id, &actor.cron).await?;
+                    if is_new_image {
+                        // Those that there are stay until one has the new image.
+                        store::workers::remove_requested(c, &actor.id).await?;
+                        store::workers::request(c, &actor.id, now).await?;
+                    }
                     Ok(actor)
                 })
             })
@@ -170,6 +195,7 @@ impl Service {
                         store::actors::set_shutting_down(c, &actor.id).await?;
                         let halted =
                             store::executions::request_halt_of_actor(c, &actor.id, now).await?;
+                        store::workers::stop_all(c, &actor.id).await?;
                         Ok((actor.id, halted))
                     })
                 })
@@ -264,17 +290,6 @@ impl Service {
                 })
             })
             .await
-    }
-
-    /// The workers of an actor, oldest first; needs READ.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`], [`Error::Forbidden`].
-    pub async fn workers(&self, caller: &Caller, actor: &str) -> Result<Vec<Worker>, Error> {
-        let mut c = self.0.store.read().await?;
-        let actor = authorized(&mut c, caller, actor, Level::Read).await?;
-        store::workers::of_actor(&mut c, &actor.id).await
     }
 
     pub(super) async fn actor_for(

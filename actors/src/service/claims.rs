@@ -12,17 +12,19 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::events::{Noted, note};
 use super::{POLL, Service};
 use crate::actor::{Actor, ActorStatus};
 use crate::clock::Time;
 use crate::environment::environment;
 use crate::error::Error;
+use crate::event::{Event, EventKind};
 use crate::execution::{Execution, ExecutionStatus, Outcome, Phase, Phases};
 use crate::host::{DefaultLimits, Needs};
 use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
 use crate::message::NewMessage;
 use crate::metrics;
-use crate::queue::{Activation, Delivery, capacity};
+use crate::queue::{Activation, Capacity, Delivery};
 use crate::store::executions::Stored;
 use crate::store::hosts::Stored as Host;
 use crate::store::logs::Piece;
@@ -302,7 +304,7 @@ impl Service {
     pub async fn record_phase(&self, claim: &ClaimKey, phase: Phase) -> Result<bool, Error> {
         let now = self.0.clock.now();
         let key = claim.clone();
-        let held = self
+        let (held, noted) = self
             .0
             .store
             .write(move |c| {
@@ -310,13 +312,18 @@ impl Service {
                     let ClaimKey { execution, epoch } = &key;
                     let held =
                         store::executions::record_phase(c, execution, *epoch, phase, now).await?;
-                    if held && phase == Phase::ImageReady {
-                        store::actors::set_ready_by(c, execution).await?;
+                    let mut noted = Noted::default();
+                    if held
+                        && phase == Phase::ImageReady
+                        && let Some(actor) = store::actors::set_ready_by(c, execution).await?
+                    {
+                        noted = became_ready(c, &actor, execution, now).await?;
                     }
-                    Ok(held)
+                    Ok((held, noted))
                 })
             })
             .await?;
+        self.tell(noted);
         self.changed(&claim.execution);
         Ok(held)
     }
@@ -353,6 +360,21 @@ impl Service {
         self.changed(&claim.execution);
         Ok(held)
     }
+}
+
+/// Has an actor's event told, and its workers be the host's that has its image for
+/// an execution.
+async fn became_ready(
+    c: &mut Connection,
+    actor: &Actor,
+    execution: &ExecutionId,
+    now: Time,
+) -> Result<Noted, Error> {
+    if let Some(host) = store::executions::host_of(c, execution).await? {
+        store::workers::provide(c, actor, &host).await?;
+    }
+    let event = Event::of_status(EventKind::ActorReady, &actor.status_message);
+    note(c, actor, &event, now).await
 }
 
 /// Who claims, when and how.
@@ -432,7 +454,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
     if !matches!(actor.status, ActorStatus::Submitted | ActorStatus::Ready) {
         return Ok(Claimed::NoRoom);
     }
-    let capacity = capacity(actor.stateless, actor.max_workers, default_capacity);
+    let capacity = Capacity::of(&actor).at_once(default_capacity);
     if store::executions::count_running(c, &actor.id).await? >= capacity {
         return Ok(Claimed::NoRoom);
     }
@@ -444,7 +466,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
     if let Some(refused) = refused_by_host(c, &actor, id, by).await? {
         return Ok(refused);
     }
-    let worker = store::workers::take(c, &actor.id, host, now).await?;
+    let worker = store::workers::take(c, &actor, host, capacity, now).await?;
     let claimed = store::executions::claim(
         c,
         id,

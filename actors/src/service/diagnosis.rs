@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::Service;
 use crate::clock::Time;
 use crate::error::Error;
-use crate::queue::capacity;
 use crate::store::{self, Broken, Overdue, Waiting};
 
 /// More of one kind is no more to learn from.
@@ -44,8 +43,7 @@ impl Service {
         let overdue = store::diagnosis::overdue(&mut c, before, LIMIT).await?;
         let mut waiting = store::diagnosis::waiting(&mut c, before, LIMIT).await?;
         let default = self.0.config.max_workers_per_actor;
-        waiting
-            .retain(|actor| actor.running < capacity(actor.stateless, actor.max_workers, default));
+        waiting.retain(|actor| actor.running < actor.capacity.at_once(default));
         Ok(Diagnosis { at, latency, overdue, waiting, broken })
     }
 }

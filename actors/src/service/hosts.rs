@@ -164,7 +164,7 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     for host in &dead {
-                        store::workers::remove_of_host(c, host).await?;
+                        store::workers::remove_of_host(c, host, now).await?;
                         store::hosts::set_dead(c, host, now).await?;
                     }
                     Ok(())

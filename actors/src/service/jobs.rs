@@ -28,16 +28,23 @@ const RETAIN_EVERY: Duration = Duration::from_secs(60);
 /// Transactions in a row that remove executions; the rest is left for the next
 /// time.
 const REMOVE_BATCHES: u32 = 200;
+/// How often schedules are looked at, whose times are hours.
+const SCHEDULE_EVERY: Duration = Duration::from_secs(15);
+/// How often events are looked for that nobody has delivered.
+const DELIVER_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Job {
     Sweep,
     Activate,
     Retain,
+    Schedule,
+    Deliver,
 }
 
 impl Job {
-    const ALL: [Self; 3] = [Self::Sweep, Self::Activate, Self::Retain];
+    const ALL: [Self; 5] =
+        [Self::Sweep, Self::Activate, Self::Retain, Self::Schedule, Self::Deliver];
 
     /// Its row.
     fn name(self) -> &'static str {
@@ -45,6 +52,8 @@ impl Job {
             Self::Sweep => "sweep",
             Self::Activate => "activate",
             Self::Retain => "retain",
+            Self::Schedule => "schedule",
+            Self::Deliver => "deliver",
         }
     }
 }
@@ -101,7 +110,9 @@ impl Service {
             Job::Activate => {
                 (!matches!(config.queue, QueueConfig::Database)).then_some(ACTIVATE_EVERY)
             }
-            Job::Retain => config.execution_retention.map(|_| RETAIN_EVERY),
+            Job::Retain => Some(RETAIN_EVERY),
+            Job::Schedule => Some(SCHEDULE_EVERY),
+            Job::Deliver => Some(DELIVER_EVERY),
         }
     }
 
@@ -124,6 +135,19 @@ impl Service {
                 let removed = self.remove_old_executions().await?;
                 if removed > 0 {
                     info!(removed, "removed {removed} executions whose time has come");
+                }
+                self.remove_old_deliveries().await?;
+            }
+            Job::Schedule => {
+                let executed = self.run_schedules().await?;
+                if executed > 0 {
+                    info!(executed, "executed {executed} actors by their schedules");
+                }
+            }
+            Job::Deliver => {
+                let delivered = self.deliver_to_links().await?;
+                if delivered > 0 {
+                    info!(delivered, "told linked actors of {delivered} events that were left");
                 }
             }
         }

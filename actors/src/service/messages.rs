@@ -7,7 +7,7 @@ use crate::id::ExecutionId;
 use crate::message::NewMessage;
 use crate::metrics;
 use crate::permission::{Caller, Level};
-use crate::queue::{Activation, capacity};
+use crate::queue::{Activation, Capacity};
 use crate::store;
 use crate::store::accept::Accept;
 
@@ -29,8 +29,7 @@ impl Service {
         let actor = self.actor_for(caller, actor, Level::Execute).await?;
         let message = message.accept(&self.0.config)?;
         let now = self.0.clock.now();
-        let capacity =
-            capacity(actor.stateless, actor.max_workers, self.0.config.max_workers_per_actor);
+        let capacity = Capacity::of(&actor).at_once(self.0.config.max_workers_per_actor);
         let calls = store::activations::spread(capacity);
         let accept = Accept {
             execution: ExecutionId::generate(),

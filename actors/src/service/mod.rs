@@ -4,9 +4,12 @@ mod actors;
 mod executions;
 mod jobs;
 mod messages;
+mod schedules;
+mod workers;
 
 mod claims;
 mod diagnosis;
+mod events;
 mod health;
 mod hosts;
 mod preparation;
@@ -24,9 +27,11 @@ use tracing::warn;
 pub use actors::Deleted;
 pub use claims::{Claim, ClaimKey, Interruption, Renewal};
 pub use diagnosis::Diagnosis;
+pub use events::{DueWebhook, WebhookAnswer};
 pub use health::{Health, Hosts, Load, Readiness};
 pub use preparation::Preparation;
 pub use upkeep::Swept;
+pub use workers::WorkersAsked;
 
 use crate::actor::Actor;
 use crate::clock::Clock;
@@ -60,6 +65,10 @@ struct Inner {
     changes: broadcast::Sender<ExecutionId>,
     /// An actor may want its image made ready.
     actors_changed: Notify,
+    /// A linked actor may want to hear of an event.
+    links_noted: Arc<Notify>,
+    /// A webhook may want to hear of an event.
+    webhooks_noted: Notify,
     preparing: preparation::Preparing,
     /// What keeps it together with other processes; ends with it.
     tasks: OnceLock<together::Tasks>,
@@ -94,6 +103,8 @@ impl Service {
             queue,
             changes: broadcast::channel(4096).0,
             actors_changed: Notify::new(),
+            links_noted: Arc::default(),
+            webhooks_noted: Notify::new(),
             preparing: preparation::Preparing::default(),
             tasks: OnceLock::new(),
         });

@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::events::{Noted, note};
 use super::{POLL, Service};
 use crate::actor::{Actor, ActorStatus};
 use crate::clock::{Clock, Time};
 use crate::error::Error;
-use crate::id::ActorId;
+use crate::event::{Event, EventKind};
+use crate::id::{ActorId, HostId};
 use crate::store;
 
 /// When a preparation that came to nothing is tried again; twice as long after
@@ -77,15 +79,37 @@ impl Service {
         Ok(images.into_iter().map(|(_, image)| image).collect())
     }
 
-    /// Says that a host has the image of an actor at `revision`: SUBMITTED → READY.
-    /// False when the actor is not SUBMITTED at that revision any more.
+    /// Says that a host has begun to make the image of an actor ready, which takes
+    /// a while: the workers that were asked for show it.
     ///
     /// # Errors
     ///
     /// Only those of every function.
-    pub async fn actor_ready(&self, actor: &ActorId, revision: i64) -> Result<bool, Error> {
+    pub async fn actor_pulls(&self, actor: &ActorId, host: &HostId) -> Result<(), Error> {
+        let (actor, host) = (actor.clone(), host.clone());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move { store::workers::set_pulling(c, &actor, &host).await })
+            })
+            .await
+    }
+
+    /// Says that a host has the image of an actor at `revision`: SUBMITTED → READY,
+    /// and the workers that were asked for are that host's. False when the actor is
+    /// not SUBMITTED at that revision any more.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn actor_ready(
+        &self,
+        actor: &ActorId,
+        revision: i64,
+        host: &HostId,
+    ) -> Result<bool, Error> {
         // One blank, as in Abaco.
-        self.set_actor_status(actor, revision, ActorStatus::Ready, " ").await
+        self.set_actor_status(actor, revision, ActorStatus::Ready, " ", Some(host)).await
     }
 
     /// Says what an actor at `revision` waits for: it stays SUBMITTED, with
@@ -102,7 +126,7 @@ impl Service {
         revision: i64,
         reason: &str,
     ) -> Result<bool, Error> {
-        self.set_actor_status(actor, revision, ActorStatus::Submitted, reason).await
+        self.set_actor_status(actor, revision, ActorStatus::Submitted, reason, None).await
     }
 
     /// Says that the image of an actor at `revision` cannot be had, and why: the
@@ -118,7 +142,7 @@ impl Service {
         revision: i64,
         reason: &str,
     ) -> Result<bool, Error> {
-        self.set_actor_status(actor, revision, ActorStatus::Error, reason).await
+        self.set_actor_status(actor, revision, ActorStatus::Error, reason, None).await
     }
 
     async fn set_actor_status(
@@ -127,16 +151,42 @@ impl Service {
         revision: i64,
         status: ActorStatus,
         message: &str,
+        host: Option<&HostId>,
     ) -> Result<bool, Error> {
-        let (actor, message) = (actor.clone(), message.to_owned());
-        self.0
+        let now = self.0.clock.now();
+        let (id, message, host) = (actor.clone(), message.to_owned(), host.cloned());
+        let (set, noted) = self
+            .0
             .store
             .write(move |c| {
                 Box::pin(async move {
-                    store::actors::set_status(c, &actor, revision, status, &message).await
+                    let set = store::actors::set_status(c, &id, revision, status, &message).await?;
+                    let Some(actor) = store::actors::find(c, &id).await? else {
+                        return Ok((set, Noted::default()));
+                    };
+                    if let Some(host) = host.filter(|_| actor.revision == revision) {
+                        store::workers::provide(c, &actor, &host).await?;
+                    }
+                    let kind = match status {
+                        ActorStatus::Ready => EventKind::ActorReady,
+                        ActorStatus::Error => EventKind::ActorError,
+                        ActorStatus::Submitted | ActorStatus::ShuttingDown => {
+                            return Ok((set, Noted::default()));
+                        }
+                    };
+                    if !set {
+                        return Ok((false, Noted::default()));
+                    }
+                    if status == ActorStatus::Error {
+                        store::workers::remove_requested(c, &id).await?;
+                    }
+                    let event = Event::of_status(kind, &message);
+                    Ok((true, note(c, &actor, &event, now).await?))
                 })
             })
-            .await
+            .await?;
+        self.tell(noted);
+        Ok(set)
     }
 }
 

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::Service;
 use super::claims::ClaimKey;
+use super::events::{Noted, note};
 use crate::actor::{Actor, ActorStatus};
 use crate::clock::Time;
-use crate::error::Error;
+use crate::error::{Chain, Error};
+use crate::event::Event;
 use crate::execution::{ExecutionStatus, Finish, Outcome, Phase, Phases, Usage};
-use crate::id::ExecutionId;
+use crate::id::{ActorId, ExecutionId};
 use crate::metrics::{self, Again};
 use crate::store::executions::{Attempt, Stored};
 use crate::store::logs::Piece;
@@ -56,7 +60,7 @@ impl Service {
             self.0.queue.made_room(&claim.execution);
         }
         if let Settled::Ended(ended) = &settled {
-            ended.count();
+            self.ended(ended).await;
         }
         Ok(!matches!(settled, Settled::Not))
     }
@@ -141,17 +145,52 @@ impl Service {
         }
         match (&settled, attempt) {
             (Settled::Not | Settled::Before, _) => return Ok(false),
-            (Settled::Ended(ended), _) => ended.count(),
+            (Settled::Ended(ended), _) => self.ended(ended).await,
             (Settled::Waits, Attempt::Spent) => metrics::attempts_repeated(Again::CouldNotStart, 1),
             (Settled::Waits, Attempt::Kept) => metrics::attempts_repeated(Again::Released, 1),
         }
         Ok(true)
     }
 
+    /// After an end was committed: counts it, tells who hears of it, and looks
+    /// whether the actor can start at all.
+    pub(super) async fn ended(&self, ended: &Ended) {
+        metrics::execution_finished(ended.outcome, &ended.phases);
+        self.tell(ended.noted);
+        if ended.outcome == Outcome::CouldNotStart
+            && let Err(error) = self.stop_what_never_starts(ended).await
+        {
+            warn!(error = %Chain(&error), actor.id = %ended.actor, "could not look whether actor {} starts", ended.actor);
+        }
+    }
+
+    /// An actor whose executions could not start several times in a row needs its
+    /// owner: what waits is kept, and not used up for nothing.
+    async fn stop_what_never_starts(&self, ended: &Ended) -> Result<(), Error> {
+        let nothing_starts = {
+            let mut c = self.0.store.read().await?;
+            let (actor, revision) = (&ended.actor, ended.revision);
+            store::executions::nothing_starts(&mut c, actor, revision, FAILED_STARTS).await?
+        };
+        if nothing_starts {
+            let reason = format!(
+                "Error executing container: {}; this came {FAILED_STARTS} times in a row: mend it, \
+                 and update the actor with another image or with force",
+                ended.reason
+            );
+            self.actor_failed(&ended.actor, ended.revision, &reason).await?;
+        }
+        Ok(())
+    }
+
     pub(super) fn log_expiry(&self) -> LogExpiry {
         LogExpiry { default: self.0.config.log_expiry, ceiling: self.0.config.log_expiry_ceiling }
     }
 }
+
+/// So many executions of an actor that could not start, one after the other, put
+/// it into ERROR.
+const FAILED_STARTS: i64 = 6;
 
 #[derive(Clone, Copy)]
 pub(super) struct LogExpiry {
@@ -178,20 +217,19 @@ pub(super) enum Settled {
     Before,
     /// The execution waits for its next attempt.
     Waits,
-    Ended(Ended),
+    Ended(Box<Ended>),
 }
 
-/// An execution that ended in a transaction; counted when that is committed.
+/// An execution that ended in a transaction; see [`Service::ended`] for when that
+/// is committed.
 #[derive(Debug)]
 pub(super) struct Ended {
     outcome: Outcome,
+    reason: String,
     phases: Phases,
-}
-
-impl Ended {
-    pub(super) fn count(&self) {
-        metrics::execution_finished(self.outcome, &self.phases);
-    }
+    actor: ActorId,
+    revision: i64,
+    noted: Noted,
 }
 
 /// An execution that no other transaction changes, and its actor.
@@ -244,7 +282,7 @@ async fn settle(
     finish: &Finish,
     now: Time,
     log_expiry: LogExpiry,
-) -> Result<Ended, Error> {
+) -> Result<Box<Ended>, Error> {
     if !held.actor.stateless {
         store::state::apply(c, &held.stored.execution.id).await?;
     }
@@ -259,7 +297,7 @@ pub(super) async fn end(
     finish: &Finish,
     now: Time,
     log_expiry: LogExpiry,
-) -> Result<Ended, Error> {
+) -> Result<Box<Ended>, Error> {
     let Held { stored, actor } = held;
     let execution = &stored.execution;
     let expires = log_expiry.of(actor.log_ex, now);
@@ -267,6 +305,14 @@ pub(super) async fn end(
     if let Some(worker) = &execution.worker {
         store::workers::set_idle(c, worker).await?;
     }
+    let status = finish.outcome.status();
+    let noted = if status == ExecutionStatus::Complete {
+        let outcome = finish.outcome.as_str();
+        let event = Event::of_execution(&execution.id, status.as_str(), outcome, finish.exit_code);
+        note(c, actor, &event, now).await?
+    } else {
+        Noted::default()
+    };
     if actor.status == ActorStatus::ShuttingDown {
         store::actors::remove_ended(c, Some(&execution.actor)).await?;
     }
@@ -277,5 +323,12 @@ pub(super) async fn end(
         }
     }
     phases.set(Phase::Stored, now);
-    Ok(Ended { outcome: finish.outcome, phases })
+    Ok(Box::new(Ended {
+        outcome: finish.outcome,
+        reason: finish.reason.clone(),
+        phases,
+        actor: actor.id.clone(),
+        revision: actor.revision,
+        noted,
+    }))
 }

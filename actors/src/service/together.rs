@@ -8,6 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::Inner;
+use super::events::tell_links;
 use crate::Chain;
 use crate::clock::Clock;
 use crate::error::Error;
@@ -26,6 +27,8 @@ pub(super) type Tasks = Vec<AbortOnDropHandle<()>>;
 /// Starts what keeps the service together with others on the same database.
 pub(super) fn keep(inner: &Arc<Inner>) {
     let mut tasks = Tasks::new();
+    let tell = tell_links(Arc::clone(&inner.links_noted), Arc::downgrade(inner));
+    tasks.push(AbortOnDropHandle::new(tokio::spawn(tell)));
     if let Some(heard) = inner.store.announcements() {
         let hear = hear(heard, Arc::downgrade(inner));
         tasks.push(AbortOnDropHandle::new(tokio::spawn(hear)));

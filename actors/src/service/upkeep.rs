@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 
+use super::health::HOST_ALIVE;
 use super::settlement::{Settled, end, lock};
 use super::{ClaimKey, Service};
-use crate::clock::Time;
+use crate::actor::ActorStatus;
 use crate::error::Error;
 use crate::execution::{Finish, Outcome};
 use crate::id::{ActorId, ExecutionId};
@@ -14,6 +15,7 @@ use crate::metrics::{self, Again};
 use crate::store;
 use crate::store::actors::Removed;
 use crate::store::executions::{Attempt, Stored};
+use crate::store::workers::IdleSince;
 
 /// Lost executions that are given up at once.
 const GIVEN_UP_AT_ONCE: usize = 8;
@@ -23,6 +25,12 @@ const GIVEN_UP_AT_ONCE: usize = 8;
 const REMOVE_BATCHES: u32 = 40;
 /// Hosts that were not seen for this long are forgotten.
 const HOST_FORGOTTEN: Duration = Duration::from_secs(86_400);
+
+/// Workers that no host has provided after this long are not asked for any more.
+const REQUEST_FORGOTTEN: Duration = Duration::from_secs(300);
+
+/// How long a new actor's host may take to be there.
+const HOST_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,25 +61,28 @@ impl Service {
         };
         let mut swept = self.give_up_all(lost, LostBy::Lease).await?;
         metrics::leases_lost(swept.retried + swept.ended);
-        let before = |ago: Duration| {
-            Time::from_micros(
-                now.micros().saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)),
-            )
+        let config = &self.0.config;
+        let idle_since = IdleSince {
+            stateless: now.before(config.worker_idle),
+            sync: now.before(config.sync_worker_idle),
+            any: now.before(config.worker_ttl),
+            requested: now.before(REQUEST_FORGOTTEN),
+            host: now.before(HOST_ALIVE),
         };
-        let workers_idle_since = before(self.0.config.worker_idle);
-        let hosts_seen_since = before(HOST_FORGOTTEN);
+        let hosts_seen_since = now.before(HOST_FORGOTTEN);
         swept.logs_expired = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let logs_expired = store::logs::remove_expired(c, now).await?;
-                    store::workers::remove_idle(c, workers_idle_since).await?;
+                    store::workers::remove_idle(c, idle_since, now).await?;
                     store::hosts::remove_unseen(c, hosts_seen_since).await?;
                     Ok(logs_expired)
                 })
             })
             .await?;
+        self.say_what_lacks_a_host().await?;
         for _ in 0..REMOVE_BATCHES {
             let removed = self.remove_some_deleted(None).await?;
             swept.actors_removed += removed.actors;
@@ -80,6 +91,39 @@ impl Service {
             }
         }
         Ok(swept)
+    }
+
+    /// Tells the owners of new actors that wait for a host which is not there: no
+    /// host would ever say so.
+    async fn say_what_lacks_a_host(&self) -> Result<(), Error> {
+        let now = self.0.clock.now();
+        let (waiting, hosts) = {
+            let mut c = self.0.store.read().await?;
+            let mut waiting = store::actors::to_prepare(&mut c).await?;
+            waiting.retain(|actor| {
+                actor.status == ActorStatus::Submitted
+                    && actor.status_message.is_empty()
+                    && actor.updated < now.before(HOST_PATIENCE)
+            });
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            (waiting, store::hosts::all(&mut c).await?)
+        };
+        let there = |host: &&store::hosts::Stored| {
+            host.stopped.is_none() && host.seen >= now.before(HOST_ALIVE)
+        };
+        let hosts: Vec<_> = hosts.iter().filter(there).collect();
+        for actor in waiting {
+            if !hosts.iter().any(|host| host.info.serves(&actor.queue)) {
+                let reason = format!(
+                    "waiting for a host: none is running that serves the queue {}",
+                    actor.queue
+                );
+                self.actor_waits(&actor.id, actor.revision, &reason).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a part of what is left of deleted actors, of `only` one or of all.
@@ -109,7 +153,7 @@ impl Service {
             match given_up? {
                 Settled::Waits => swept.retried += 1,
                 Settled::Ended(ended) => {
-                    ended.count();
+                    self.ended(&ended).await;
                     swept.ended += 1;
                 }
                 // It was settled or renewed meanwhile.

@@ -10,7 +10,7 @@ use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::Tenant;
-use crate::queue::{Activation, capacity};
+use crate::queue::Activation;
 
 /// Activations of one actor that are under way at once. Each claim publishes the
 /// next, so few start as much as many, and an actor is as many turns ahead of
@@ -51,6 +51,7 @@ pub(crate) async fn work(
     default_capacity: u32,
 ) -> Result<Option<Work>, Error> {
     let row = sql("select a.id, a.tenant, a.queue, a.status, a.stateless, a.max_workers, \
+             a.wanted_workers, \
              (select count(*) from executions e \
               where e.actor_id = a.id and e.status = 'RUNNING') as running, \
              (select count(*) from (select 1 from executions e \
@@ -73,8 +74,7 @@ pub(crate) async fn work(
     let Some(row) = row else { return Ok(None) };
     let fields = Fields::of(&row, "actors");
     let status = fields.parsed("status", |text: String| ActorStatus::parse(&text))?;
-    let max_workers = fields.parsed_if_any("max_workers", |n: i64| u32::try_from(n).ok())?;
-    let capacity = capacity(fields.get("stateless")?, max_workers, default_capacity);
+    let capacity = super::waiting::capacity(&fields)?.at_once(default_capacity);
     // A stateful actor's first execution is waited for.
     let visible =
         fields.get::<Option<i64>>("next_visible_us")?.is_some_and(|from| from <= now.micros());

@@ -110,6 +110,20 @@ pub(crate) async fn lock(c: &mut Connection, id: &ActorId) -> Result<Option<Acto
     row.map(|row| read(&Fields::of(&row, "actors"))).transpose()
 }
 
+/// Keeps other transactions that check links of the tenant's actors waiting until
+/// this one ends. After the lock of the actor whose link it is; its holder waits
+/// for no other.
+pub(crate) async fn lock_links(c: &mut Connection, tenant: &Tenant) -> Result<(), Error> {
+    // A file has one writer at a time anyway.
+    sql("select $1")
+        .on_postgres("select pg_advisory_xact_lock(hashtextextended('links of ' || $1, 0))")
+        .bind(tenant.as_str())
+        .execute(c)
+        .await
+        .map_err(failed("lock the links"))?;
+    Ok(())
+}
+
 /// The actors of one owner, oldest first.
 pub(crate) async fn of_owner(
     c: &mut Connection,
@@ -125,12 +139,17 @@ pub(crate) async fn of_owner(
     rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
 }
 
-/// Actors whose image no host has had yet, oldest first.
+/// Actors whose image no host has had yet, and those for which workers were asked
+/// for, oldest first.
 pub(crate) async fn to_prepare(c: &mut Connection) -> Result<Vec<Actor>, Error> {
-    let rows = sql("select * from actors where status = 'SUBMITTED' order by created_us")
-        .fetch_all(c)
-        .await
-        .map_err(failed("look for actors to prepare"))?;
+    let rows = sql("select * from actors where status = 'SUBMITTED' \
+         union all \
+         select * from actors where status = 'READY' and id in \
+             (select actor_id from workers where status in ('REQUESTED', 'PULLING IMAGE')) \
+         order by created_us")
+    .fetch_all(c)
+    .await
+    .map_err(failed("look for actors to prepare"))?;
     rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
 }
 
@@ -192,15 +211,33 @@ pub(crate) async fn set_status(
 }
 
 /// Makes the actor of a claimed execution READY, if the image that was claimed
-/// is still the one it wants.
-pub(crate) async fn set_ready_by(c: &mut Connection, execution: &ExecutionId) -> Result<(), Error> {
-    sql("update actors set status = 'READY', status_message = ' ' where status = 'SUBMITTED' \
-         and (id, revision) in \
-             (select actor_id, claimed_revision from executions where id = $1)")
+/// is still the one it wants; says which it is, if it was not READY before.
+pub(crate) async fn set_ready_by(
+    c: &mut Connection,
+    execution: &ExecutionId,
+) -> Result<Option<Actor>, Error> {
+    let row = sql("update actors set status = 'READY', status_message = ' ' \
+         where status = 'SUBMITTED' and (id, revision) in \
+             (select actor_id, claimed_revision from executions where id = $1) returning *")
     .bind(execution.as_str())
-    .execute(c)
+    .fetch_optional(c)
     .await
     .map_err(failed("set the actor's status"))?;
+    row.map(|row| read(&Fields::of(&row, "actors"))).transpose()
+}
+
+/// Notes how many workers were asked for.
+pub(crate) async fn set_wanted_workers(
+    c: &mut Connection,
+    id: &ActorId,
+    wanted: u64,
+) -> Result<(), Error> {
+    sql("update actors set wanted_workers = $2 where id = $1 and wanted_workers <> $2")
+        .bind(id.as_str())
+        .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+        .execute(c)
+        .await
+        .map_err(failed("note how many workers are wanted"))?;
     Ok(())
 }
 
@@ -275,5 +312,7 @@ fn read(fields: &Fields<'_>) -> Result<Actor, Error> {
         revision: fields.get("revision")?,
         queue: fields.get("queue")?,
         log_ex: fields.get("log_ex")?,
+        cron: super::cron::read(fields)?,
+        wanted_workers: fields.parsed("wanted_workers", |n: i64| u32::try_from(n).ok())?,
     })
 }

@@ -4,6 +4,7 @@ use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
+use crate::queue::Capacity;
 
 /// A running execution whose lease is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +34,7 @@ pub struct Waiting {
     pub waiting: u64,
     /// How many run.
     pub running: u64,
-    pub(crate) stateless: bool,
-    pub(crate) max_workers: Option<u32>,
+    pub(crate) capacity: Capacity,
 }
 
 /// An actor that cannot run.
@@ -79,12 +79,13 @@ pub(crate) async fn waiting(
 ) -> Result<Vec<Waiting>, Error> {
     let rows =
         sql("select a.id, a.queue, a.status, a.status_message, a.stateless, a.max_workers, \
-         min(e.queued_us) as since_us, count(*) as waiting, \
+         a.wanted_workers, min(e.queued_us) as since_us, count(*) as waiting, \
          (select count(*) from executions r where r.actor_id = a.id and r.status = 'RUNNING') \
          as running \
          from executions e join actors a on a.id = e.actor_id \
          where e.status = 'SUBMITTED' and e.visible_us < $1 and e.queued_us < $1 \
-         group by a.id, a.queue, a.status, a.status_message, a.stateless, a.max_workers \
+         group by a.id, a.queue, a.status, a.status_message, a.stateless, a.max_workers, \
+         a.wanted_workers \
          order by since_us limit $2")
         .bind(before.micros())
         .bind(limit)
@@ -103,10 +104,7 @@ pub(crate) async fn waiting(
                 since: Time::from_micros(row.get("since_us")?),
                 waiting: count("waiting")?,
                 running: count("running")?,
-                stateless: row.get("stateless")?,
-                max_workers: row
-                    .get::<Option<i64>>("max_workers")?
-                    .and_then(|workers| u32::try_from(workers).ok()),
+                capacity: super::waiting::capacity(&row)?,
             })
         })
         .collect()

@@ -41,6 +41,37 @@ pub(crate) async fn lock(c: &mut Connection, id: &ExecutionId) -> Result<Option<
     row.map(|row| read(&Fields::of(&row, "executions"))).transpose()
 }
 
+/// The host that has claimed an execution.
+pub(crate) async fn host_of(c: &mut Connection, id: &ExecutionId) -> Result<Option<HostId>, Error> {
+    let host: Option<Option<String>> = sql("select host_id from executions where id = $1")
+        .bind(id.as_str())
+        .optional_scalar(c)
+        .await
+        .map_err(failed("find the host"))?;
+    Ok(host.flatten().as_deref().and_then(HostId::parse))
+}
+
+/// Whether the last `count` executions of an actor at `revision` that ended after
+/// a host had claimed them all could not start.
+pub(crate) async fn nothing_starts(
+    c: &mut Connection,
+    actor: &ActorId,
+    revision: i64,
+    count: i64,
+) -> Result<bool, Error> {
+    let last: i64 = sql("select count(*) from \
+             (select outcome from executions where actor_id = $1 and claimed_revision = $2 \
+              and status in ('COMPLETE', 'ERROR') order by sequence desc limit $3) as last \
+         where outcome = 'could_not_start'")
+    .bind(actor.as_str())
+    .bind(revision)
+    .bind(count)
+    .scalar(c)
+    .await
+    .map_err(failed("look at the last executions"))?;
+    Ok(last >= count)
+}
+
 /// The first executions of an actor behind `skip` others, oldest first.
 pub(crate) async fn of_actor(
     c: &mut Connection,

@@ -7,6 +7,8 @@ pub(crate) mod accept;
 pub(crate) mod activations;
 pub(crate) mod actors;
 mod announcements;
+pub(crate) mod cron;
+pub(crate) mod deliveries;
 pub(crate) mod diagnosis;
 mod dialect;
 pub(crate) mod executions;

@@ -102,7 +102,11 @@ const MANY: &str = "
     insert into log_chunks select id, 0, 'output' from executions where status <> 'SUBMITTED';
     insert into workers select 'worker' || w, 'actor' || 1 + w % 2000, 'host' || w % 50, 'name',
             case when w % 3 = 0 then 'BUSY' else 'READY' end, w, w
-        from generate_series(0, 3999) w";
+        from generate_series(0, 3999) w;
+    insert into deliveries (id, tenant, actor_id, event_type, kind, target, payload, created_us)
+        select 'delivery' || d, 'tenant', 'actor' || 1 + d % 2000, 'ACTOR_READY', 'webhook', '',
+            '{}', d
+        from generate_series(1, 20000) d";
 
 #[tokio::test]
 async fn the_hottest_statements_find_their_rows_by_index() {
@@ -187,7 +191,8 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     actors::lock(c, actor).await.unwrap();
     executions::count_running(c, actor).await.unwrap();
     executions::has_earlier_open(c, actor, 1_000_000).await.unwrap();
-    workers::take(c, actor, host, now).await.unwrap();
+    let of = actors::find(c, actor).await.unwrap().unwrap();
+    workers::take(c, &of, host, 6, now).await.unwrap();
     let claim = executions::NewClaim { epoch: 1, host, worker, revision: 1, now, lease_until: now };
     assert!(executions::claim(c, waiting, &claim).await.unwrap());
     logs::remove(c, waiting).await.unwrap();
@@ -211,6 +216,11 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     assert_eq!(store::waiting::count_of_actor(c, actor).await.unwrap(), 1);
     workers::of_actor(c, actor).await.unwrap();
     // Look after all of them.
+    store::cron::due(c, now, 100).await.unwrap();
+    store::deliveries::due_links(c, now, 100).await.unwrap();
+    store::deliveries::has_due_webhooks(c, now).await.unwrap();
+    store::deliveries::time_of_next(c, actor, now).await.unwrap();
+    let _ = actors::to_prepare(c).await;
     executions::with_expired_lease(c, Time::from_micros(1)).await.unwrap();
     let overdue = store::waiting::Overdue {
         now,

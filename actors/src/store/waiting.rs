@@ -7,7 +7,17 @@ use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::Tenant;
-use crate::queue::{Activation, capacity};
+use crate::queue::{Activation, Capacity};
+
+/// What a row of `actors` says of how many executions may run at once.
+pub(super) fn capacity(fields: &Fields<'_>) -> Result<Capacity, Error> {
+    let small = |n: i64| u32::try_from(n).ok();
+    Ok(Capacity {
+        stateless: fields.get("stateless")?,
+        max_workers: fields.parsed_if_any("max_workers", small)?,
+        wanted_workers: fields.parsed("wanted_workers", small)?,
+    })
+}
 
 /// How many executions of an actor wait.
 pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
@@ -27,8 +37,7 @@ pub(crate) struct Candidate {
     pub(crate) tenant: Tenant,
     /// The class of the hosts that serve it.
     pub(crate) class: String,
-    pub(crate) stateless: bool,
-    pub(crate) max_workers: Option<u32>,
+    pub(crate) capacity: Capacity,
 }
 
 /// One row per actor with something waiting and room for it, whatever the number
@@ -43,12 +52,14 @@ pub(crate) async fn candidates(
              select (select min(e.actor_id) from executions e \
                      where e.status = 'SUBMITTED' and e.actor_id > waiting.actor_id) \
              from waiting where waiting.actor_id is not null) \
-         select a.id, a.tenant, a.queue, a.stateless, a.max_workers \
+         select a.id, a.tenant, a.queue, a.stateless, a.max_workers, a.wanted_workers \
          from waiting join actors a on a.id = waiting.actor_id \
          where a.status in ('SUBMITTED', 'READY') \
          and (select count(*) from executions e \
               where e.actor_id = a.id and e.status = 'RUNNING') \
-             < case when a.stateless then coalesce(a.max_workers, $1) else 1 end")
+             < case when not a.stateless then 1 \
+                    when a.wanted_workers > coalesce(a.max_workers, $1) then a.wanted_workers \
+                    else coalesce(a.max_workers, $1) end")
     .bind(i64::from(default_capacity))
     .fetch_all(c)
     .await
@@ -60,8 +71,7 @@ pub(crate) async fn candidates(
                 actor: fields.parsed("id", |text: String| ActorId::parse(&text))?,
                 tenant: Tenant::new(fields.get::<String>("tenant")?),
                 class: fields.get("queue")?,
-                stateless: fields.get("stateless")?,
-                max_workers: fields.parsed_if_any("max_workers", |n: i64| u32::try_from(n).ok())?,
+                capacity: capacity(&fields)?,
             })
         })
         .collect()
@@ -128,14 +138,16 @@ pub(crate) async fn call_for_overdue(
              and (a.activated_us < $3 or a.activated_us > $1) \
              and (select count(*) from executions e \
                   where e.actor_id = a.id and e.status = 'RUNNING') \
-                 < case when a.stateless then coalesce(a.max_workers, $4) else 1 end \
+                 < case when not a.stateless then 1 \
+                        when a.wanted_workers > coalesce(a.max_workers, $4) \
+                        then a.wanted_workers else coalesce(a.max_workers, $4) end \
              and case when a.stateless \
                  then exists (select 1 from executions e where e.actor_id = a.id \
                               and e.status = 'SUBMITTED' and e.visible_us <= $2) \
                  else (select e.visible_us from executions e where e.actor_id = a.id \
                        and e.status = 'SUBMITTED' order by e.sequence limit 1) <= $2 end \
              order by a.activated_us limit $5) \
-         returning id, tenant, queue, stateless, max_workers, \
+         returning id, tenant, queue, stateless, max_workers, wanted_workers, \
              (select count(*) from executions e \
               where e.actor_id = actors.id and e.status = 'RUNNING') as running, \
              (select count(*) from (select 1 from executions e \
@@ -152,8 +164,7 @@ pub(crate) async fn call_for_overdue(
     rows.iter()
         .map(|row| {
             let fields = Fields::of(row, "actors");
-            let max = fields.parsed_if_any("max_workers", |n: i64| u32::try_from(n).ok())?;
-            let capacity = capacity(fields.get("stateless")?, max, overdue.default_capacity);
+            let capacity = capacity(&fields)?.at_once(overdue.default_capacity);
             let count = |column| fields.parsed(column, |n: i64| u64::try_from(n).ok());
             let room = capacity.saturating_sub(count("running")?);
             let activation = Activation {
