@@ -13,6 +13,8 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -147,6 +149,13 @@ impl Keys {
             .into()
     }
 
+    /// The key that signs what the webhook of an actor gets.
+    pub(crate) fn webhook_secret(&self, tenant: &str, actor: &str) -> WebhookSecret {
+        // No token's text has such characters, so none is signed like this.
+        let name = format!("abax webhook\0{tenant}\0{actor}");
+        WebhookSecret(keyed_hash(&self.signing, name.as_bytes()))
+    }
+
     /// The caller that `token` names, when it is `now`.
     ///
     /// # Errors
@@ -194,6 +203,31 @@ impl Claims {
             epoch: None,
         }
     }
+}
+
+/// The key that one actor's events are signed with, so that their receiver knows
+/// whom they are from.
+pub(crate) struct WebhookSecret(Vec<u8>);
+
+impl WebhookSecret {
+    /// As its receivers are told, in the form of the Standard Webhooks specification.
+    pub(crate) fn encoded(&self) -> SecretString {
+        format!("whsec_{}", STANDARD.encode(&self.0)).into()
+    }
+
+    /// What the header `webhook-signature` holds.
+    pub(crate) fn signature(&self, id: &str, timestamp: i64, body: &str) -> String {
+        let signed = format!("{id}.{timestamp}.{body}");
+        let hash = keyed_hash(&EncodingKey::from_secret(&self.0), signed.as_bytes());
+        format!("v1,{}", STANDARD.encode(hash))
+    }
+}
+
+/// HMAC-SHA-256.
+fn keyed_hash(key: &EncodingKey, text: &[u8]) -> Vec<u8> {
+    let encoded = jsonwebtoken::crypto::sign(text, key, Algorithm::HS256)
+        .expect("HMAC takes a key of any length");
+    URL_SAFE_NO_PAD.decode(encoded).expect("it was just encoded so")
 }
 
 fn problem(kind: &jsonwebtoken::errors::ErrorKind) -> &'static str {
@@ -366,6 +400,25 @@ mod tests {
             let caller = keys.verify(token.expose_secret(), now()).unwrap();
             assert_eq!(caller.role, role, "{roles:?}");
         }
+    }
+
+    #[test]
+    fn what_a_webhook_gets_is_signed_by_its_actors_own_key() {
+        let keys = Keys::new(SECRET).unwrap();
+        let secret = keys.webhook_secret("ABAX", "x1");
+        let encoded = secret.encoded().expose_secret().to_owned();
+        for (tenant, actor) in [("ABAX", "x2"), ("OTHER", "x1"), ("ABAX\0x1", "")] {
+            let other = keys.webhook_secret(tenant, actor).encoded();
+            assert_ne!(other.expose_secret(), encoded, "{tenant} {actor}");
+        }
+        // The example of the specification.
+        let secret = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signature = WebhookSecret(secret).signature(
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1_614_265_330,
+            r#"{"test": 2432232314}"#,
+        );
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::dialect::Dialect;
 
 /// Settings of the HTTP interface. [`Config::check`] runs before the first socket opens.
@@ -27,6 +29,9 @@ pub struct Config {
     pub body_timeout: Duration,
     /// How long open requests may go on after a stop.
     pub drain: Duration,
+    /// Networks that webhooks may reach beside the public internet and this service
+    /// itself: none.
+    pub webhook_networks: Vec<IpNet>,
 }
 
 impl Default for Config {
@@ -41,6 +46,7 @@ impl Default for Config {
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(20),
+            webhook_networks: Vec::new(),
         }
     }
 }

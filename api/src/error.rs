@@ -25,6 +25,8 @@ pub(crate) enum Meaning {
     NoActor,
     /// No such execution of this actor.
     NoExecution,
+    /// No such worker of this actor.
+    NoWorker,
     /// Nothing is at this path.
     NoRoute,
     /// Something is at this path, not under this method.
@@ -61,6 +63,7 @@ impl Meaning {
             Self::Forbidden => (StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST),
             Self::NoActor => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::NoExecution => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
+            Self::NoWorker => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::NoRoute => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, StatusCode::METHOD_NOT_ALLOWED),
             Self::Stateless => (StatusCode::CONFLICT, StatusCode::NOT_FOUND),
@@ -115,6 +118,17 @@ impl ApiError {
     /// Fields that were refused.
     pub(crate) fn invalid(fields: Vec<FieldError>) -> Self {
         Self { fields, ..Self::new(Meaning::Invalid, "Invalid request") }
+    }
+
+    /// A field that the service refuses. Of some, Abaco's clients know how the text begins.
+    fn of_field(field: &str, problem: &str) -> Self {
+        let (message, problem) = match field {
+            "link" => ("Invalid link parameter", problem),
+            "cron_schedule" => problem.split_once("; ").unwrap_or((problem, problem)),
+            _ => ("Invalid request", problem),
+        };
+        let fields = vec![FieldError::new(field, problem)];
+        Self { fields, ..Self::new(Meaning::Invalid, message) }
     }
 
     /// A bug of ours, whose details are in the log and nowhere else.
@@ -176,6 +190,9 @@ impl From<Error> for ApiError {
             Error::NotFound { noun: Noun::Execution, id } => {
                 Self::new(Meaning::NoExecution, format!("No executions found with id {id}."))
             }
+            Error::NotFound { noun: Noun::Worker, .. } => {
+                Self::new(Meaning::NoWorker, "Worker not found.")
+            }
             Error::NotFound { .. } => Self::new(Meaning::NoActor, format!("Not found: {error}.")),
             Error::Forbidden { .. } => {
                 Self::new(Meaning::Forbidden, format!("Not authorized -- {error}."))
@@ -187,9 +204,10 @@ impl From<Error> for ApiError {
                     attribute.replace('_', " ")
                 ),
             ),
-            Error::Invalid { field, problem } => {
-                Self::invalid(vec![FieldError::new(field.clone(), problem.clone())])
+            Error::AdminsOnly { .. } => {
+                Self::new(Meaning::Forbidden, format!("Not authorized -- {error}."))
             }
+            Error::Invalid { field, problem } => Self::of_field(field, problem),
             Error::TooLarge { what: "message", .. } => {
                 Self::new(Meaning::MessageTooLarge, format!("Too large: {error}."))
             }

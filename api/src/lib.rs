@@ -23,6 +23,7 @@ mod edge;
 mod routes;
 mod server;
 mod waiting;
+mod webhooks;
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
-use crate::App;
+use crate::{App, webhooks};
 
 /// A request line and its headers in bytes; and how much of a body is read ahead.
 const LARGEST_HEAD: usize = 64 << 10;
@@ -35,7 +35,9 @@ pub(crate) struct Stopping(pub(crate) CancellationToken);
 pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) -> io::Result<()> {
     let limits = Limits { head: app.config().head_timeout, drain: app.config().drain };
     let router = crate::router(app.clone()).layer(axum::Extension(Stopping(stop.clone())));
-    tokio::join!(accept(listener, router, limits, stop.clone()), app.operations().upkeep(stop)).0
+    let upkeep = app.operations().upkeep(stop.clone());
+    let webhooks = webhooks::deliver(app.clone(), stop.clone());
+    tokio::join!(accept(listener, router, limits, stop), upkeep, webhooks).0
 }
 
 /// How long a connection is waited for.

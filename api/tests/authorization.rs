@@ -38,6 +38,12 @@ fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
         (Method::GET, "/actors/{actor}/executions/{execution}", refused),
         (Method::DELETE, "/actors/{actor}/executions/{execution}", refused),
         (Method::GET, "/actors/{actor}/executions/{execution}/logs", refused),
+        (Method::GET, "/actors/{actor}/workers", refused),
+        (Method::POST, "/actors/{actor}/workers", refused),
+        (Method::GET, "/actors/{actor}/workers/{worker}", refused),
+        (Method::DELETE, "/actors/{actor}/workers/{worker}", refused),
+        (Method::GET, "/actors/{actor}/deliveries", refused),
+        (Method::GET, "/actors/{actor}/webhook", refused),
     ]
 }
 

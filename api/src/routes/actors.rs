@@ -179,9 +179,9 @@ pub(super) fn object(actor: &Actor) -> Object {
         .with("gid", ())
         .with("queue", &actor.queue)
         .with("log_ex", actor.log_ex)
-        .with("cron_on", false)
-        .with("cron_schedule", ())
-        .with("cron_next_ex", ())
+        .with("cron_on", actor.cron.on)
+        .with("cron_schedule", &actor.cron.schedule)
+        .with("cron_next_ex", actor.cron.next_text())
         .with_links([
             ("self", this.clone()),
             ("owner", profile(&actor.owner)),

@@ -1,12 +1,14 @@
 //! Every route on one screen.
 
 mod actors;
+mod events;
 mod executions;
 mod health;
 mod logs;
 mod messages;
 mod search;
 mod state;
+mod workers;
 
 use axum::Router;
 use axum::handler::Handler;
@@ -48,6 +50,10 @@ fn routes() -> Vec<Route> {
     const MESSAGES: &str = "/actors/{actor}/messages";
     const EXECUTIONS: &str = "/actors/{actor}/executions";
     const EXECUTION: &str = "/actors/{actor}/executions/{execution}";
+    const WORKERS: &str = "/actors/{actor}/workers";
+    const WORKER: &str = "/actors/{actor}/workers/{worker}";
+    const DELIVERIES: &str = "/actors/{actor}/deliveries";
+    const WEBHOOK: &str = "/actors/{actor}/webhook";
     const LOGS: &str = "/actors/{actor}/executions/{execution}/logs";
 
     vec![
@@ -72,6 +78,12 @@ fn routes() -> Vec<Route> {
         route(Method::GET, EXECUTION, Signed, executions::show),
         route(Method::DELETE, EXECUTION, Signed, executions::halt),
         route(Method::GET, LOGS, Signed, logs::show),
+        route(Method::GET, WORKERS, Signed, workers::list),
+        route(Method::POST, WORKERS, Signed, workers::ask),
+        route(Method::GET, WORKER, Signed, workers::show),
+        route(Method::DELETE, WORKER, Signed, workers::stop),
+        route(Method::GET, DELIVERIES, Signed, events::deliveries),
+        route(Method::GET, WEBHOOK, Signed, events::webhook),
     ]
 }
 

@@ -1,0 +1,104 @@
+//! Workers: list, show, ask for more, stop.
+
+use abax_actors::{Actor, Worker, WorkersAsked};
+use axum::extract::{Path, Request, State};
+
+use crate::App;
+use crate::auth::Signed;
+use crate::envelope::{Object, Reply};
+use crate::error::ApiError;
+use crate::parameters::Incoming;
+use crate::routes::actors::{link as actor_link, profile};
+use crate::routes::search::Page;
+
+pub(super) async fn list(
+    Signed(caller): Signed,
+    State(app): State<App>,
+    Path(actor): Path<String>,
+    request: Request,
+) -> Result<Reply, ApiError> {
+    let (parts, _) = request.into_parts();
+    let page = Page::of(&parts)?;
+    let actor = app.service().actor(&caller, &actor).await?;
+    let workers = app.service().workers(&caller, actor.id.as_str()).await?;
+    let objects = workers.iter().map(|worker| object(&actor, worker)).collect();
+    Ok(match page {
+        Some(page) => page.reply(objects),
+        None => Reply::many("Workers retrieved successfully.", objects),
+    })
+}
+
+pub(super) async fn show(
+    Signed(caller): Signed,
+    State(app): State<App>,
+    Path((actor, worker)): Path<(String, String)>,
+) -> Result<Reply, ApiError> {
+    let actor = app.service().actor(&caller, &actor).await?;
+    let worker = app.service().worker(&caller, actor.id.as_str(), &worker).await?;
+    Ok(Reply::one("Worker retrieved successfully.", object(&actor, &worker)))
+}
+
+/// At least `num` workers; 0 and less mean one, as no number does.
+pub(super) async fn ask(
+    Signed(caller): Signed,
+    State(app): State<App>,
+    Path(actor): Path<String>,
+    request: Request,
+) -> Result<Reply, ApiError> {
+    let config = app.config();
+    let incoming = Incoming::read(request, config.body_limit_bytes, config.body_timeout).await?;
+    let parameters = incoming.parameters().await?;
+    let mut reader = parameters.reader();
+    let wanted = reader.integer("num").unwrap_or(1);
+    reader.finish()?;
+    let WorkersAsked { before, added } =
+        app.service().ask_for_workers(&caller, &actor, wanted).await?;
+    Ok(Reply::done(match added {
+        0 => format!("Actor already had {before} worker(s)."),
+        _ => format!("Scheduled {added} new worker(s) to start. There were {before} before."),
+    }))
+}
+
+pub(super) async fn stop(
+    Signed(caller): Signed,
+    State(app): State<App>,
+    Path((actor, worker)): Path<(String, String)>,
+) -> Result<Reply, ApiError> {
+    app.service().stop_worker(&caller, &actor, &worker).await?;
+    Ok(Reply::done("Worker scheduled to be stopped."))
+}
+
+/// A worker as callers see it. What Abaco says of the container of a worker, we say
+/// of the slot: there is a container only while it has an execution.
+pub(super) fn object(actor: &Actor, worker: &Worker) -> Object {
+    let id = worker.id.as_str();
+    let time = |time: Option<abax_actors::Time>| match time {
+        Some(time) => time.iso_millis(),
+        // Its clients compare with this text.
+        None => "None".to_owned(),
+    };
+    let host = Some(&worker.host_name).filter(|name| !name.is_empty());
+    let this = format!("{}/workers/{id}", actor_link(actor));
+    Object::default()
+        .with("id", id)
+        .with("actor_id", worker.actor.as_str())
+        .with("tenant", actor.tenant.as_str())
+        .with("status", worker.status.as_str())
+        .with("image", &worker.image)
+        .with("revision", worker.revision)
+        .with("ch_name", format!("worker_{id}"))
+        .with("cid", id)
+        .with("location", host.map(|host| format!("abax://{host}")))
+        .with("host_id", &worker.host)
+        .with("host_name", host)
+        // Hosts are known by their names: they are not called.
+        .with("host_ip", ())
+        .with("create_time", worker.created.iso_millis())
+        .with("last_execution_time", time(worker.last_execution))
+        .with("last_health_check_time", time(worker.last_health_check))
+        .with_links([
+            ("self", this),
+            ("actor", actor_link(actor)),
+            ("owner", profile(&actor.owner)),
+        ])
+}
