@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use toml::Value;
 use tracing_subscriber::EnvFilter;
 
@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Texts,
     /// Several names of letters, digits, `-`, `_` and `.`.
     Names,
+    /// Several networks of IPv4 or IPv6.
+    Networks,
     /// Several ports.
     Ports,
     /// Registries, each with a list of mirrors.
@@ -63,6 +65,7 @@ impl Kind {
                 "a list of names of letters, digits, '-', '_' and '.', like [\"default\"]"
                     .to_owned()
             }
+            Self::Networks => "a list of networks, like [\"10.1.0.0/16\", \"fd00::/8\"]".to_owned(),
             Self::Ports => "a list of ports, like [8080]; 8080,9090 in the environment".to_owned(),
             Self::Mirrors => {
                 "a table of lists, like {\"docker.io\" = [\"https://mirror.example.org\"]}"
@@ -82,7 +85,9 @@ impl Kind {
         let value = match self {
             Self::Whole(..) => Value::Integer(text.trim().parse().ok()?),
             Self::Number => Value::Float(text.trim().parse().ok()?),
-            Self::Texts | Self::Names => Value::Array(parts().map(Value::from).collect()),
+            Self::Texts | Self::Names | Self::Networks => {
+                Value::Array(parts().map(Value::from).collect())
+            }
             Self::Ports => Value::Array(
                 parts().map(|p| Some(Value::Integer(p.parse().ok()?))).collect::<Option<_>>()?,
             ),
@@ -123,6 +128,9 @@ impl Kind {
                 !value.as_array().is_none_or(Vec::is_empty)
                     && list(&|value| value.as_str().is_some_and(is_name))
             }
+            Self::Networks => {
+                list(&|value| value.as_str().is_some_and(|text| text.parse::<IpNet>().is_ok()))
+            }
             Self::Ports => {
                 list(&|value| value.as_integer().is_some_and(|n| (1..=65_535).contains(&n)))
             }
@@ -162,6 +170,8 @@ mod tests {
             (Kind::Number, "2", true),
             (Kind::Number, "-1", false),
             (Kind::Number, "inf", false),
+            (Kind::Networks, "10.0.0.0/8, fd00::/8", true),
+            (Kind::Networks, "10.0.0.1", false),
             (Kind::Ports, "80, 443", true),
             (Kind::Ports, "80,x", false),
             (Kind::Ports, "0", false),

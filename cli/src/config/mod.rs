@@ -19,7 +19,7 @@ use abax_runtime::Runtime;
 use abax_runtime::network::BridgeConfig;
 use abax_runtime::registry::RegistriesConfig;
 use anyhow::{Context as _, anyhow, bail};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use serde::Deserialize;
 use toml::{Table, Value};
 
@@ -102,6 +102,10 @@ pub(crate) struct Service {
     pub(crate) pids: Option<u64>,
     pub(crate) log_limit_bytes: u64,
     pub(crate) execution_retention_days: Option<u64>,
+    pub(crate) workers_per_actor: u32,
+    pub(crate) worker_idle_seconds: u64,
+    pub(crate) sync_worker_idle_seconds: u64,
+    pub(crate) worker_ttl_seconds: u64,
     pub(crate) host_ports: Vec<u16>,
     pub(crate) bridge: String,
     pub(crate) subnet: Ipv4Net,
@@ -115,6 +119,7 @@ pub(crate) struct Api {
     pub(crate) public_url: Option<String>,
     pub(crate) signing_key_file: Option<PathBuf>,
     pub(crate) drain_seconds: u64,
+    pub(crate) webhook_networks: Vec<IpNet>,
 }
 
 /// `[worker]`: what `abax worker` is told beside that.
@@ -319,10 +324,11 @@ mod tests {
              [service]\nlisten = \"0.0.0.0:80\"\nslots = 3\ndrain_seconds = 5\nlease_seconds = 60\nqueues = [\"a\"]\n\
              time_limit_seconds = 60\nmemory = \"1g\"\ncpus = 2\npids = 100\n\
              log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
-             execution_retention_days = 30\n\
+             execution_retention_days = 30\nworkers_per_actor = 2\nworker_idle_seconds = 3\n\
+             sync_worker_idle_seconds = 4\nworker_ttl_seconds = 5\n\
              host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
              [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example/\"\n\
-             signing_key_file = \"/k\"\ndrain_seconds = 1\n\
+             signing_key_file = \"/k\"\ndrain_seconds = 1\nwebhook_networks = [\"10.0.0.0/8\"]\n\
              [worker]\nname = \"w\"\nslots = 1\nclasses = [\"gpu\"]\nmemory = \"8g\"\ncpus = 1.5\n\
              prepull = [\"busybox\"]\ndrain_seconds = 2\nmetrics_listen = \"127.0.0.1:9\"\n",
         );

@@ -30,8 +30,8 @@ pub(crate) enum Preset {
 }
 
 use Kind::{
-    Address, Filter, Mirrors, Names, Number, OneOf, Path, Ports, Size, Subnet, Text, Texts, Url,
-    Whole,
+    Address, Filter, Mirrors, Names, Networks, Number, OneOf, Path, Ports, Size, Subnet, Text,
+    Texts, Url, Whole,
 };
 use Preset::{Of, Value, Words};
 
@@ -113,6 +113,14 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "What is kept of an execution's output.";
     "service.execution_retention_days" "ABAX_SERVICE_EXECUTION_RETENTION_DAYS" [] Whole(1, 36_500), Words("for ever"),
         "How long executions that have ended are kept.";
+    "service.workers_per_actor" "ABAX_SERVICE_WORKERS_PER_ACTOR" [] Whole(1, 10_000), Value("6"),
+        "Executions of one stateless actor that run at once, when it does not say.";
+    "service.worker_idle_seconds" "ABAX_SERVICE_WORKER_IDLE_SECONDS" [] Whole(1, MAX), Value("30"),
+        "How long a stateless actor's worker is listed that has nothing to do.";
+    "service.sync_worker_idle_seconds" "ABAX_SERVICE_SYNC_WORKER_IDLE_SECONDS" [] Whole(1, MAX), Value("600"),
+        "The same for the one that an actor with the hint `sync` keeps.";
+    "service.worker_ttl_seconds" "ABAX_SERVICE_WORKER_TTL_SECONDS" [] Whole(1, MAX), Value("86400"),
+        "The same for any worker, also of a stateful actor.";
     "service.host_ports" "ABAX_SERVICE_HOST_PORTS" ["serve --host-port", "worker --host-port"] Ports, Value(""),
         "Ports of the host's loopback that executions reach, at `host.abax.internal`.";
     "service.bridge" "ABAX_SERVICE_BRIDGE" [] Text, Value("abax1"),
@@ -128,6 +136,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "The key of access tokens, at least 32 random bytes; the same file in all api and worker processes.";
     "api.drain_seconds" "ABAX_API_DRAIN_SECONDS" ["api --drain"] Whole(0, DAY), Value("20"),
         "How long a stop waits for open requests.";
+    "api.webhook_networks" "ABAX_API_WEBHOOK_NETWORKS" [] Networks, Value(""),
+        "Networks that webhooks may reach beside the public internet and the service itself, like `10.1.0.0/16`.";
 
     "worker.name" "ABAX_WORKER_NAME" ["worker --name"] Text, Words("the host's name"),
         "What the host is called; no two hosts of a site may have the same.";

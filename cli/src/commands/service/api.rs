@@ -29,6 +29,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         listen: address,
         api_server: Some(public_url),
         drain: Duration::from_secs(api.drain_seconds),
+        webhook_networks: api.webhook_networks.clone(),
         ..abax_api::Config::default()
     };
 

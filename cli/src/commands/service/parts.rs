@@ -36,6 +36,10 @@ pub(super) fn actors(
     config.max_attempts = service.max_attempts;
     config.max_log_bytes = service.log_limit_bytes;
     config.default_limits = default_limits(settings)?;
+    config.max_workers_per_actor = service.workers_per_actor;
+    config.worker_idle = Duration::from_secs(service.worker_idle_seconds);
+    config.sync_worker_idle = Duration::from_secs(service.sync_worker_idle_seconds);
+    config.worker_ttl = Duration::from_secs(service.worker_ttl_seconds);
     config.execution_retention =
         service.execution_retention_days.map(|days| Duration::from_secs(days * 86_400));
     Ok(config)

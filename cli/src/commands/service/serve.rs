@@ -73,6 +73,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     let of_actors = parts::actors(settings, api_server)?;
     let mut of_api = abax_api::Config { listen: address, ..abax_api::Config::default() };
     of_api.api_server.clone_from(&service.public_url);
+    of_api.webhook_networks.clone_from(&settings.api.webhook_networks);
     let host = parts::Host {
         name,
         succession,
