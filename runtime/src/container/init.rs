@@ -18,6 +18,7 @@ use rustix::process::{Pid, WaitOptions};
 use super::handshake::{At, Channel, Failure, FromInit, Go, Launch, Role, Step};
 use super::launcher::{Descriptors, IdMapping};
 use super::rootfs;
+use super::spec::UNPRIVILEGED_IDS;
 use crate::security::capabilities::{self, CapabilitySet};
 use crate::security::user;
 use crate::snapshot::overlay::Overlay;
@@ -52,7 +53,8 @@ pub(super) fn id_mapping(spec: &Spec) -> Option<IdMapping> {
         return None;
     }
     let map = spec.linux().as_ref()?.uid_mappings().as_ref()?.first()?;
-    Some(IdMapping { first: map.host_id(), count: map.size() })
+    // One id of the host's may stand among these; layers are seen without it.
+    Some(IdMapping { first: map.host_id(), count: UNPRIVILEGED_IDS })
 }
 
 /// The layers as one detached mount.

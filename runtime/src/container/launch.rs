@@ -15,6 +15,7 @@ use super::directory::Directory;
 use super::handshake::{
     self, Channel, Failure, FromInit, Go, Launch, Request, Role, RootFileSystem, Step,
 };
+use super::provisions;
 use super::record::{self, Record, RecordError, now};
 use super::spec::{self, Place};
 use super::{ContainerId, Exit, ExitStatus, Isolation, Launcher, Options, Status, Stdio};
@@ -175,6 +176,7 @@ impl Container {
             Mode::None | Mode::Host => None,
         };
         write_etc(&directory.path, &hostname, &options.network)?;
+        provisions::make(&directory.path, &options.provisions)?;
         let window = match &stdio {
             Stdio::Terminal(size) => Some(*size),
             _ => options.terminal.then(Default::default),
@@ -188,7 +190,9 @@ impl Container {
         let seccomp = seccomp_programs(options.isolation)?;
 
         let cgroup = CgroupGuard(Some(Cgroup::create(&format!("abax/{id}"), &options.limits)?));
-        cgroup.get().restrict_devices()?;
+        if options.isolation != Isolation::Privileged {
+            cgroup.get().restrict_devices()?;
+        }
 
         let mut roles = Vec::new();
         let mut sent: Vec<OwnedFd> = Vec::new();
@@ -634,6 +638,7 @@ fn seccomp_programs(isolation: Isolation) -> Result<Vec<seccomp::Program>, Creat
     let capabilities = match isolation {
         Isolation::Docker => capabilities::docker_default(),
         Isolation::Unprivileged => Vec::new(),
+        Isolation::Privileged => return Ok(Vec::new()),
     };
     seccomp::compile(seccomp::Profile::docker_default(), &capabilities, architecture)
         .map_err(|source| CreateError::Seccomp { source })

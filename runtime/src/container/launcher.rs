@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use oci_spec::runtime::LinuxIdMapping;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
@@ -339,6 +340,9 @@ impl State {
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
                 .map(|(read, write)| (write, read))
                 .at(Step::Clone)?;
+        let linux = launch.spec.linux().as_ref();
+        let users = lines(linux.and_then(|linux| linux.uid_mappings().as_ref()));
+        let groups = lines(linux.and_then(|linux| linux.gid_mappings().as_ref()));
         let cloned = clone3(&self.single_threaded, namespaces, cgroup.as_ref().map(OwnedFd::as_fd));
         match cloned.at(Step::Clone)? {
             Cloned::Child => {
@@ -353,7 +357,7 @@ impl State {
                 )
             }
             Cloned::Parent { pid, pidfd } => {
-                if let Err(error) = write_maps(pid, mapping) {
+                if let Err(error) = write_maps(pid, &users, &groups) {
                     let _ =
                         rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
                     let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
@@ -434,11 +438,23 @@ pub(super) struct IdMapping {
     pub(super) count: u32,
 }
 
-/// user_namespaces(7): one line, written once, by somebody with rights outside.
-fn write_maps(pid: Pid, mapping: IdMapping) -> io::Result<()> {
-    let line = format!("0 {} {}\n", mapping.first, mapping.count);
-    fs::write(format!("/proc/{}/uid_map", pid.as_raw_nonzero()), &line)?;
-    fs::write(format!("/proc/{}/gid_map", pid.as_raw_nonzero()), &line)
+impl IdMapping {
+    fn line(self) -> String {
+        format!("0 {} {}\n", self.first, self.count)
+    }
+}
+
+/// A line for each range of ids, as the kernel wants them.
+fn lines(mappings: Option<&Vec<LinuxIdMapping>>) -> String {
+    let line =
+        |map: &LinuxIdMapping| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size());
+    mappings.into_iter().flatten().map(line).collect()
+}
+
+/// user_namespaces(7): written once and at once, by somebody with rights outside.
+fn write_maps(pid: Pid, users: &str, groups: &str) -> io::Result<()> {
+    fs::write(format!("/proc/{}/uid_map", pid.as_raw_nonzero()), users)?;
+    fs::write(format!("/proc/{}/gid_map", pid.as_raw_nonzero()), groups)
 }
 
 /// Attaches a view of `layers` through `mapping` in the launcher's own mount namespace, beneath `private`.
@@ -498,7 +514,8 @@ fn user_namespace(single_threaded: &SingleThreaded, mapping: IdMapping) -> io::R
             rustix::event::pause();
         },
         Cloned::Parent { pid, pidfd } => {
-            let opened = write_maps(pid, mapping)
+            let line = mapping.line();
+            let opened = write_maps(pid, &line, &line)
                 .and_then(|()| fs::File::open(format!("/proc/{}/ns/user", pid.as_raw_nonzero())));
             rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL)?;
             rustix::process::waitpid(Some(pid), WaitOptions::empty())?;

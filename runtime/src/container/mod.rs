@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod devices;
 mod directory;
 mod record;
 mod spec;
@@ -25,6 +26,7 @@ mod handshake;
 mod init;
 mod launch;
 mod launcher;
+mod provisions;
 pub(crate) mod rootfs;
 
 mod remove;
@@ -32,8 +34,10 @@ mod sweep;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -67,12 +71,17 @@ pub struct Options {
     pub working_directory: Option<String>,
     /// In place of the image's: name, uid, or either with `:group`.
     pub user: Option<String>,
+    /// The one user and group whose ids mean in an unprivileged container what they mean on the
+    /// host, so that it may use what belongs to them in mounts.
+    pub host_user: Option<HostUser>,
     /// The first 12 characters of the id by default.
     pub hostname: Option<String>,
     /// What it sees of the network.
     pub network: Mode,
     /// In this order, after our own.
     pub mounts: Vec<Mount>,
+    /// What lies in the container's own directory and goes with it; mounted after the rest.
+    pub provisions: Vec<Provision>,
     /// True: standard input, output and error are a terminal.
     pub terminal: bool,
     /// What it may use.
@@ -101,7 +110,41 @@ pub enum Isolation {
     /// For strangers' code: a user namespace mapped to ids that are nobody's on the host, no
     /// capabilities, no new privileges, seccomp, and a bound on processes.
     Unprivileged,
+    /// Docker's `--privileged`: every capability and device of the host, no filter of system
+    /// calls, nothing hidden or read-only. Whoever is root in it is root of the host.
+    Privileged,
 }
+
+/// Ids of the host that an unprivileged container has as its own, beside those that are nobody's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostUser {
+    /// The user; never 0, nor one of the ids that are nobody's.
+    pub uid: u32,
+    /// The group; as the user.
+    pub gid: u32,
+}
+
+impl HostUser {
+    /// A user and a group that containers may have.
+    ///
+    /// # Errors
+    ///
+    /// An id is root's, or one of those that unprivileged containers have in any case.
+    pub fn new(uid: u32, gid: u32) -> Result<Self, InvalidHostUser> {
+        match [uid, gid].into_iter().find(|id| !spec::may_be_of_host(*id)) {
+            Some(id) => Err(InvalidHostUser(id)),
+            None => Ok(Self { uid, gid }),
+        }
+    }
+}
+
+/// An id of the host that no container may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no container may run as user or group {0}: it must be neither root's, nor between 1000000 \
+     and 1065535, nor above 2147483647"
+)]
+pub struct InvalidHostUser(u32);
 
 /// Something mounted into a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +167,25 @@ pub enum MountSource {
         /// Its bound; half of the memory by default.
         size_bytes: Option<u64>,
     },
+}
+
+/// Something of the caller's that a container finds at a path, read-only and open to all of its
+/// users.
+#[derive(Clone, Debug)]
+pub struct Provision {
+    /// Where; as [`Mount::target`].
+    pub target: PathBuf,
+    /// What.
+    pub content: Content,
+}
+
+/// What a provision is.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A regular file with these bytes.
+    File(Arc<[u8]>),
+    /// A socket that was not bound yet: what the container sends to the path arrives there.
+    Datagrams(Arc<UnixDatagram>),
 }
 
 /// What becomes standard input, output and error.

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount, Spec};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -98,6 +98,10 @@ pub(super) fn prepare(
             "tmpfs" if target == Path::new("/dev") => {
                 let devices = file_system("tmpfs", wanted).at(step())?;
                 populate_devices(devices.as_fd(), in_user_namespace, &mut prepared.nodes)?;
+                let more = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+                for device in more.into_iter().flatten() {
+                    make_device(devices.as_fd(), device).at(Step::Device(device.path().clone()))?;
+                }
                 (devices, Kind::Devices)
             }
             "sysfs" => {
@@ -198,6 +202,38 @@ fn populate_devices(
             .at(Step::Device(Path::new("/dev").join(name)))?;
     }
     Ok(())
+}
+
+/// Makes a node of the host's in a fresh /dev, with its directories.
+fn make_device(devices: BorrowedFd<'_>, device: &LinuxDevice) -> io::Result<()> {
+    let Ok(path) = device.path().strip_prefix("/dev") else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // It is all ours until it is attached.
+    let above: Vec<&Path> = path.ancestors().skip(1).collect();
+    for directory in above.into_iter().rev().filter(|path| !path.as_os_str().is_empty()) {
+        match rustix::fs::mkdirat(devices, directory, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {}
+            made => made?,
+        }
+    }
+    let kind = match device.typ() {
+        LinuxDeviceType::B => FileType::BlockDevice,
+        _ => FileType::CharacterDevice,
+    };
+    let number = |number: i64| {
+        u32::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    };
+    let id = rustix::fs::makedev(number(device.major())?, number(device.minor())?);
+    let mode = Mode::from_raw_mode(device.file_mode().unwrap_or(0o600));
+    match rustix::fs::mknodat(devices, path, kind, mode, id) {
+        // Where we may not make it ourselves, nobody may use it here.
+        Err(Errno::PERM) => return Ok(()),
+        made => made?,
+    }
+    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    let owner = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    Ok(rustix::fs::chownat(devices, path, Some(owner.0), Some(owner.1), AtFlags::empty())?)
 }
 
 /// A device is what it claims to be only if its numbers say so (CVE-2025-31133).

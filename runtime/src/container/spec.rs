@@ -5,21 +5,22 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    BoxBuilder, Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder,
-    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder, PosixRlimit,
-    PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    BoxBuilder, Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping,
+    LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, Mount, MountBuilder,
+    PosixRlimit, PosixRlimitBuilder, PosixRlimitType, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder,
 };
 
-use super::{ContainerId, Isolation, MountSource, Options, WindowSize};
+use super::{ContainerId, Isolation, MountSource, Options, WindowSize, devices};
 use crate::cgroup::Layout;
 use crate::image::Image;
 use crate::network::Mode;
-use crate::security::capabilities::DOCKER_DEFAULT;
+use crate::security::capabilities::{ALL, DOCKER_DEFAULT};
 
 /// First id of the host that an unprivileged container's ids are mapped to.
 const FIRST_UNPRIVILEGED_ID: u32 = 1_000_000;
 /// Number of ids that an unprivileged container has.
-const UNPRIVILEGED_IDS: u32 = 65_536;
+pub(super) const UNPRIVILEGED_IDS: u32 = 65_536;
 /// Processes of an unprivileged container for which no limit was asked: what a fork bomb gets.
 const UNPRIVILEGED_PROCESSES: u64 = 4_096;
 /// Where the program of a container whose image says nothing is looked for.
@@ -84,8 +85,12 @@ pub(super) fn spec(
     let directory = working_directory(image, options);
     let unprivileged = options.isolation == Isolation::Unprivileged;
 
-    let kept: Capabilities =
-        if unprivileged { Capabilities::new() } else { DOCKER_DEFAULT.into_iter().collect() };
+    let privileged = options.isolation == Isolation::Privileged;
+    let kept: Capabilities = match options.isolation {
+        Isolation::Docker => DOCKER_DEFAULT.into_iter().collect(),
+        Isolation::Unprivileged => Capabilities::new(),
+        Isolation::Privileged => ALL.into_iter().collect(),
+    };
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(kept.clone())
         .effective(kept.clone())
@@ -125,21 +130,20 @@ pub(super) fn spec(
         .into_iter()
         .map(|kind| LinuxNamespaceBuilder::default().typ(kind).build())
         .collect::<Result<Vec<_>, _>>()?;
+    let paths = |paths: &[&str]| -> Vec<String> {
+        if privileged { Vec::new() } else { paths.iter().map(|path| (*path).to_owned()).collect() }
+    };
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces)
-        .masked_paths(MASKED_PATHS.map(str::to_owned).to_vec())
-        .readonly_paths(READ_ONLY_PATHS.map(str::to_owned).to_vec())
+        .masked_paths(paths(&MASKED_PATHS))
+        .readonly_paths(paths(&READ_ONLY_PATHS))
         .build()?;
-    linux.set_devices(None);
+    linux.set_devices(privileged.then(devices::of_host));
     linux.set_resources(None);
     if unprivileged {
-        let map = LinuxIdMappingBuilder::default()
-            .container_id(0_u32)
-            .host_id(FIRST_UNPRIVILEGED_ID)
-            .size(UNPRIVILEGED_IDS)
-            .build()?;
-        linux.set_uid_mappings(Some(vec![map]));
-        linux.set_gid_mappings(Some(vec![map]));
+        let own = options.host_user;
+        linux.set_uid_mappings(Some(id_mappings(own.map(|user| user.uid))?));
+        linux.set_gid_mappings(Some(id_mappings(own.map(|user| user.gid))?));
     }
 
     SpecBuilder::default()
@@ -214,8 +218,33 @@ fn environment(image: &Image, options: &Options, hostname: &str, terminal: bool)
     environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
+/// Ids 0 to 65535 of the container are nobody's on the host, but for `own`, which is the host's.
+fn id_mappings(own: Option<u32>) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let range = |container: u32, host: u32, size: u32| {
+        LinuxIdMappingBuilder::default().container_id(container).host_id(host).size(size).build()
+    };
+    let (first, count) = (FIRST_UNPRIVILEGED_ID, UNPRIVILEGED_IDS);
+    let Some(own) = own.filter(|own| may_be_of_host(*own)) else {
+        return Ok(vec![range(0, first, count)?]);
+    };
+    if own >= count {
+        return Ok(vec![range(0, first, count)?, range(own, own, 1)?]);
+    }
+    let mut mappings = vec![range(0, first, own)?, range(own, own, 1)?];
+    if own + 1 < count {
+        mappings.push(range(own + 1, first + own + 1, count - own - 1)?);
+    }
+    Ok(mappings)
+}
+
+/// Whether an unprivileged container may have this id of the host.
+pub(super) fn may_be_of_host(id: u32) -> bool {
+    let nobodys = FIRST_UNPRIVILEGED_ID..FIRST_UNPRIVILEGED_ID + UNPRIVILEGED_IDS;
+    id != 0 && !nobodys.contains(&id) && i32::try_from(id).is_ok()
+}
+
 fn resource_limits(options: &Options) -> Result<Vec<PosixRlimit>, OciSpecError> {
-    if options.isolation == Isolation::Docker {
+    if options.isolation != Isolation::Unprivileged {
         return Ok(Vec::new());
     }
     let limit =
@@ -229,6 +258,7 @@ fn resource_limits(options: &Options) -> Result<Vec<PosixRlimit>, OciSpecError> 
 }
 
 fn mounts(options: &Options, place: &Place<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let access = if options.isolation == Isolation::Privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("proc", "/proc", &["nosuid", "noexec", "nodev"])?,
         mount("tmpfs", "/dev", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
@@ -237,12 +267,12 @@ fn mounts(options: &Options, place: &Place<'_>) -> Result<Vec<Mount>, OciSpecErr
             "/dev/pts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
-        mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", "ro"])?,
+        mount("sysfs", "/sys", &["nosuid", "noexec", "nodev", access])?,
         mount("mqueue", "/dev/mqueue", &["nosuid", "noexec", "nodev"])?,
         mount("tmpfs", "/dev/shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
     ];
     if place.layout == Layout::V2 {
-        mounts.push(mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", "ro"])?);
+        mounts.push(mount("cgroup", "/sys/fs/cgroup", &["nosuid", "noexec", "nodev", access])?);
     }
     for file in ETC_FILES {
         mounts.push(bind(&place.directory.join(file), &Path::new("/etc").join(file), false)?);
@@ -262,6 +292,10 @@ fn mounts(options: &Options, place: &Place<'_>) -> Result<Vec<Mount>, OciSpecErr
                 mount("tmpfs", &wanted.target, &flags)?
             }
         });
+    }
+    for (index, provision) in options.provisions.iter().enumerate() {
+        let source = super::provisions::path(place.directory, index);
+        mounts.push(bind(&source, &provision.target, true)?);
     }
     Ok(mounts)
 }
@@ -283,4 +317,28 @@ fn bind(source: &Path, target: &Path, read_only: bool) -> Result<Mount, OciSpecE
         .destination(Path::new("/").join(target))
         .options(vec!["rbind".to_owned(), "rprivate".to_owned(), access.to_owned()])
         .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_id_of_the_host_takes_its_place_among_those_that_are_nobody_s() {
+        for (own, expected) in [
+            (None, &[(0, 1_000_000, 65_536)][..]),
+            (Some(1), &[(0, 1_000_000, 1), (1, 1, 1), (2, 1_000_002, 65_534)]),
+            (Some(1_234), &[(0, 1_000_000, 1_234), (1_234, 1_234, 1), (1_235, 1_001_235, 64_301)]),
+            (Some(65_535), &[(0, 1_000_000, 65_535), (65_535, 65_535, 1)]),
+            (Some(458_981), &[(0, 1_000_000, 65_536), (458_981, 458_981, 1)]),
+            // Neither root nor what other containers have.
+            (Some(0), &[(0, 1_000_000, 65_536)]),
+            (Some(1_000_000), &[(0, 1_000_000, 65_536)]),
+        ] {
+            let mappings = id_mappings(own).unwrap();
+            let found: Vec<_> =
+                mappings.iter().map(|m| (m.container_id(), m.host_id(), m.size())).collect();
+            assert_eq!(found, expected, "{own:?}");
+        }
+    }
 }

@@ -23,6 +23,51 @@ pub const DOCKER_DEFAULT: [Capability; 14] = [
     Capability::AuditWrite,
 ];
 
+/// All that there are.
+pub(crate) const ALL: [Capability; 41] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::DacReadSearch,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setpcap,
+    Capability::LinuxImmutable,
+    Capability::NetBindService,
+    Capability::NetBroadcast,
+    Capability::NetAdmin,
+    Capability::NetRaw,
+    Capability::IpcLock,
+    Capability::IpcOwner,
+    Capability::SysModule,
+    Capability::SysRawio,
+    Capability::SysChroot,
+    Capability::SysPtrace,
+    Capability::SysPacct,
+    Capability::SysAdmin,
+    Capability::SysBoot,
+    Capability::SysNice,
+    Capability::SysResource,
+    Capability::SysTime,
+    Capability::SysTtyConfig,
+    Capability::Mknod,
+    Capability::Lease,
+    Capability::AuditWrite,
+    Capability::AuditControl,
+    Capability::Setfcap,
+    Capability::MacOverride,
+    Capability::MacAdmin,
+    Capability::Syslog,
+    Capability::WakeAlarm,
+    Capability::BlockSuspend,
+    Capability::AuditRead,
+    Capability::Perfmon,
+    Capability::Bpf,
+    Capability::CheckpointRestore,
+];
+
 /// [`DOCKER_DEFAULT`] in the words of the seccomp profile.
 pub(crate) fn docker_default() -> Vec<caps::Capability> {
     DOCKER_DEFAULT
@@ -157,5 +202,7 @@ mod tests {
         let set: Capabilities = DOCKER_DEFAULT.into_iter().collect();
         assert_eq!(CapabilitySet::from_spec(Some(&set)), CapabilitySet(0xa804_25fb));
         assert_eq!(docker_default().len(), 14);
+        let all: Capabilities = ALL.into_iter().collect();
+        assert_eq!(CapabilitySet::from_spec(Some(&all)), CapabilitySet((1 << 41) - 1));
     }
 }
