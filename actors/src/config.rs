@@ -26,8 +26,19 @@ pub struct Config {
     /// Bytes that a message may have, as JSON and as Python literal; 130,000,
     /// since one environment variable holds at most 128 KiB with its name.
     pub max_message_bytes: usize,
+    /// Bytes that a message of bytes may have; 16 MiB.
+    pub max_binary_bytes: usize,
+    /// Whether the nonce that a message was sent with is in the environment of its
+    /// execution, as with Abaco; false, since it is a secret.
+    pub nonce_in_environment: bool,
     /// Bytes of output that are kept of one execution; 1,000,000.
     pub max_log_bytes: u64,
+    /// Bytes that one result of an execution may have; 1 MiB.
+    pub max_result_bytes: u64,
+    /// Bytes that all results of one execution may have; 64 MiB.
+    pub max_results_bytes: u64,
+    /// How long results are kept; 24 hours.
+    pub result_expiry: Duration,
     /// How long logs are kept when the actor does not say; 12 hours.
     pub log_expiry: Duration,
     /// The longest time for which an actor may have its logs kept; 24 hours.
@@ -172,7 +183,12 @@ impl Config {
             api_server: "http://127.0.0.1:8000".to_owned(),
             max_attempts: 3,
             max_message_bytes: 130_000,
+            max_binary_bytes: 16 << 20,
+            nonce_in_environment: false,
             max_log_bytes: 1_000_000,
+            max_result_bytes: 1 << 20,
+            max_results_bytes: 64 << 20,
+            result_expiry: Duration::from_secs(86_400),
             log_expiry: Duration::from_secs(43_200),
             log_expiry_ceiling: Duration::from_secs(86_400),
             max_workers_per_actor: 6,

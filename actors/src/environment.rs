@@ -46,6 +46,9 @@ pub(crate) fn environment(
     variables.set("_abaco_attempt", execution.attempt.to_string());
     variables.set("_abaco_username", username(actor, execution, message));
     variables.set("_abaco_api_server", api_server);
+    if let Some(header) = &message.jwt_header {
+        variables.set("_abaco_jwt_header_name", header.clone());
+    }
     variables.set("_abaco_actor_revision", execution.actor_revision.to_string());
     variables.set("_abaco_access_token", "");
     variables.set("_abaco_actor_id", actor.id.as_str());

@@ -17,6 +17,8 @@ pub enum Noun {
     Host,
     /// A worker of an actor.
     Worker,
+    /// A result of an execution, by its number.
+    Result,
 }
 
 impl fmt::Display for Noun {
@@ -27,6 +29,7 @@ impl fmt::Display for Noun {
             Self::Execution => "execution",
             Self::Host => "host",
             Self::Worker => "worker",
+            Self::Result => "result",
         })
     }
 }

@@ -26,6 +26,7 @@ mod execution;
 mod host;
 mod message;
 mod permission;
+mod results;
 mod worker;
 
 mod environment;
@@ -58,8 +59,9 @@ pub use message::{ContentType, MessageBody, NewMessage};
 pub use metrics::describe_metrics;
 pub use permission::{Caller, Level, Role, Tenant};
 pub use queue::{Delivery, QueueState};
+pub use results::ResultEntry;
 pub use service::{
-    Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, Health, Hosts, Interruption, Load,
+    Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, Health, Hosts, Interruption, Load,
     Preparation, Readiness, Renewal, Service, Swept, WebhookAnswer, WorkersAsked,
 };
 pub use store::{Broken, Overdue, Schema, Waiting};

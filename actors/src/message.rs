@@ -1,6 +1,8 @@
 //! Messages: what is sent to an actor, and what becomes of it in the
 //! environment of its execution.
 
+use std::sync::Arc;
+
 use crate::config::Config;
 use crate::error::Error;
 use crate::json::Json;
@@ -14,9 +16,12 @@ pub struct NewMessage {
     /// What the container gets as `_abaco_Content_Type`.
     pub content_type: ContentType,
     /// Variables for this one execution; of a repeated name the first counts.
-    /// Of the query parameters of a POST, those that are controls (`message`,
-    /// `x-nonce`, `_abaco_synchronous`) are dropped here.
+    /// Of the query parameters of a POST, the message itself and the secret of a
+    /// nonce are dropped here.
     pub environment: Vec<(String, String)>,
+    /// What the container gets as `_abaco_jwt_header_name`: the header that a
+    /// gateway's assertion came in.
+    pub jwt_header: Option<String>,
     /// The trace that the message belongs to.
     pub trace: Option<TraceParent>,
 }
@@ -29,8 +34,8 @@ pub enum MessageBody {
     Text(String),
     /// A JSON value.
     Json(Json),
-    /// Bytes: refused for now.
-    Binary(Vec<u8>),
+    /// Bytes, which the container gets as the file `/_abaco_binary_data`.
+    Binary(Arc<[u8]>),
 }
 
 /// How a message came.
@@ -68,6 +73,7 @@ impl NewMessage {
             body: MessageBody::Text(text.into()),
             content_type: ContentType::Str,
             environment: Vec::new(),
+            jwt_header: None,
             trace: None,
         }
     }
@@ -79,6 +85,19 @@ impl NewMessage {
             body: MessageBody::Json(json),
             content_type: ContentType::Json,
             environment: Vec::new(),
+            jwt_header: None,
+            trace: None,
+        }
+    }
+
+    /// A message of bytes.
+    #[must_use]
+    pub fn binary(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self {
+            body: MessageBody::Binary(bytes.into()),
+            content_type: ContentType::OctetStream,
+            environment: Vec::new(),
+            jwt_header: None,
             trace: None,
         }
     }
@@ -91,16 +110,17 @@ impl NewMessage {
                 check_variable("message", json.as_str(), config.max_message_bytes)?;
                 check_variable("message", &json.to_python(), config.max_message_bytes)?;
             }
-            MessageBody::Binary(_) => {
-                return Err(Error::invalid(
-                    "message",
-                    "binary messages are not supported yet; send text or JSON",
-                ));
+            MessageBody::Binary(bytes) => {
+                let (limit_bytes, actual_bytes) = (config.max_binary_bytes, bytes.len());
+                if actual_bytes > limit_bytes {
+                    return Err(Error::TooLarge { what: "message", limit_bytes, actual_bytes });
+                }
             }
         }
         let mut kept: Vec<(String, String)> = Vec::new();
         for (name, value) in std::mem::take(&mut self.environment) {
-            if !CONTROLS.contains(&name.as_str()) && kept.iter().all(|(n, _)| *n != name) {
+            let dropped = name == "message" || name == NONCE && !config.nonce_in_environment;
+            if !dropped && kept.iter().all(|(n, _)| *n != name) {
                 kept.push((name, value));
             }
             if kept.len() > MOST_VARIABLES {
@@ -134,8 +154,10 @@ impl NewMessage {
     }
 }
 
-/// Query parameters that are not for the container.
-const CONTROLS: [&str; 3] = ["message", "x-nonce", "_abaco_synchronous"];
+/// The query parameter with the secret of a nonce.
+const NONCE: &str = "x-nonce";
+/// A query parameter that asks us to wait. Containers of Abaco see it.
+const SYNCHRONOUS: &str = "_abaco_synchronous";
 const MOST_VARIABLES: usize = 256;
 const MOST_VARIABLE_BYTES: usize = 100_000;
 
@@ -218,6 +240,9 @@ const REFUSED_PREFIXES: &[&str] =
     &["_abaco_", "_abax_", "LD_", "DYLD_", "PYTHON", "GIT_", "BASH_FUNC_", "MALLOC_", "R_LIBS"];
 
 fn may_be_set(name: &str) -> bool {
+    if name == SYNCHRONOUS {
+        return true;
+    }
     !name.is_empty()
         && !name.contains(['=', '\0'])
         && !REFUSED.contains(&name)
@@ -263,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn controls_are_dropped_and_the_first_of_a_name_counts() {
+    fn the_message_and_the_nonce_are_dropped_and_the_first_of_a_name_counts() {
         let mut message = NewMessage::text("x");
         message.environment = [
             ("x-nonce", "secret"),
@@ -275,15 +300,19 @@ mod tests {
         ]
         .map(|(n, v)| (n.to_owned(), v.to_owned()))
         .to_vec();
-        let message = message.accept(&Config::sqlite("unused")).unwrap();
-        assert_eq!(
-            message.environment,
-            [("a".into(), "1".into()), ("foo-bar.baz".into(), "odd".into())]
-        );
+        let names = |config: &Config| -> Vec<(String, String)> {
+            message.clone().accept(config).unwrap().environment
+        };
+        let mut config = Config::sqlite("unused");
+        let kept = [("_abaco_synchronous", "true"), ("a", "1"), ("foo-bar.baz", "odd")];
+        let kept = kept.map(|(n, v)| (n.to_owned(), v.to_owned()));
+        assert_eq!(names(&config), kept);
+        config.nonce_in_environment = true;
+        assert_eq!(names(&config)[0], ("x-nonce".to_owned(), "secret".to_owned()));
     }
 
     #[test]
-    fn messages_must_fit_one_variable() {
+    fn messages_must_fit_one_variable_or_the_limit_of_bytes() {
         let config = Config::sqlite("unused");
         let fits = "x".repeat(config.max_message_bytes);
         assert!(NewMessage::text(fits.clone()).accept(&config).is_ok());
@@ -295,9 +324,9 @@ mod tests {
         assert!(matches!(large, Err(Error::TooLarge { what: "message", .. })), "{large:?}");
         let nul = NewMessage::text("a\0b").accept(&config);
         assert!(matches!(nul, Err(Error::Invalid { .. })), "{nul:?}");
-        let mut binary = NewMessage::text("");
-        binary.body = MessageBody::Binary(vec![1]);
-        let binary = binary.accept(&config);
-        assert!(matches!(binary, Err(Error::Invalid { .. })), "{binary:?}");
+        let bytes = vec![0; config.max_binary_bytes];
+        assert!(NewMessage::binary(bytes).accept(&config).is_ok());
+        let large = NewMessage::binary(vec![0; config.max_binary_bytes + 1]).accept(&config);
+        assert!(matches!(large, Err(Error::TooLarge { what: "message", .. })), "{large:?}");
     }
 }

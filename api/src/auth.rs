@@ -254,6 +254,23 @@ fn role_of(name: &str) -> Role {
     }
 }
 
+/// The header that a gateway's assertion came in, of a request whose caller it names:
+/// `X-Jwt-Assertion-Dev-Develop`.
+#[derive(Debug, Clone)]
+pub(crate) struct AssertionHeader(pub(crate) String);
+
+impl AssertionHeader {
+    fn of(tenant: &str) -> Self {
+        let name = format!("{ASSERTION}{tenant}");
+        let words = name.split('-').map(|word| {
+            let mut letters = word.chars();
+            let first = letters.next().map(|letter| letter.to_ascii_uppercase());
+            first.into_iter().chain(letters).collect::<String>()
+        });
+        Self(words.collect::<Vec<_>>().join("-"))
+    }
+}
+
 /// The caller of a request; a handler that takes it is not for strangers.
 #[derive(Debug)]
 pub(crate) struct Signed(pub(crate) Caller);
@@ -274,13 +291,16 @@ impl FromRequestParts<App> for Signed {
             .keys()
             .verify(token, app.service().clock().now())
             .map_err(|error| refused(format!("Not authenticated: {error}.")))?;
-        if let Some(named) = tenant
-            && normal(&named) != normal(caller.tenant.as_str())
+        if let Some(named) = &tenant
+            && normal(named) != normal(caller.tenant.as_str())
         {
             return Err(refused(format!(
                 "Not authenticated: the token is for tenant {}, the header names {named}.",
                 caller.tenant
             )));
+        }
+        if let Some(tenant) = &tenant {
+            parts.extensions.insert(AssertionHeader::of(tenant));
         }
         let span = tracing::Span::current();
         span.record("caller.user", caller.user.as_str());

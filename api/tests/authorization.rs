@@ -44,6 +44,8 @@ fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
         (Method::DELETE, "/actors/{actor}/workers/{worker}", refused),
         (Method::GET, "/actors/{actor}/deliveries", refused),
         (Method::GET, "/actors/{actor}/webhook", refused),
+        (Method::GET, "/actors/{actor}/executions/{execution}/results", refused),
+        (Method::GET, "/actors/{actor}/executions/{execution}/results/{number}", refused),
     ]
 }
 

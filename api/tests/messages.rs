@@ -131,12 +131,19 @@ async fn bodies_beyond_the_limit_are_refused_in_every_dialect() {
             expect(request, StatusCode::PAYLOAD_TOO_LARGE).await;
         }
     }
-    let binary = running
-        .post(&format!("/v3/actors/{id}/messages"))
-        .header("content-type", "application/octet-stream")
-        .body(large);
-    let message = expect(binary, StatusCode::BAD_REQUEST).await["message"].clone();
-    assert_eq!(message, "Message exceeds max content length of: 10000");
+    let limit = running.service.config().max_binary_bytes;
+    for (prefix, status) in PREFIXES.iter().zip([
+        StatusCode::PAYLOAD_TOO_LARGE,
+        StatusCode::BAD_REQUEST,
+        StatusCode::BAD_REQUEST,
+    ]) {
+        let binary = running
+            .post(&format!("{prefix}/{id}/messages"))
+            .header("content-type", "application/octet-stream")
+            .body(vec![0; limit + 1]);
+        let message = expect(binary, status).await["message"].clone();
+        assert_eq!(message, format!("Message exceeds max content length of: {limit}"));
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use crate::Config;
 use crate::lease::{Entry, Interruption, Running, lease_until};
 use crate::metrics::{self, UsedSlot};
 use crate::output::{Output, Piece};
+use crate::results::Results;
 use crate::sandbox::{Ended, Live, Sandbox};
 use crate::trace;
 use crate::trouble::Trouble;
@@ -79,8 +80,10 @@ async fn carry_out(
     };
     debug!(attempt = claim.execution.attempt, "execution {} claimed", key.execution);
 
+    let told = host.service.config();
     let live = Arc::new(Live {
         output: Output::new(host.config.log_limit_bytes),
+        results: Results::new(told.max_result_bytes, told.max_results_bytes),
         phases: Mutex::new(Phases::default()),
         clock: host.service.clock().clone(),
     });
@@ -133,6 +136,7 @@ async fn carry_out(
                 ended.finish.output_position = rest.position;
                 ended.finish.output_truncated = rest.truncated;
             }
+            hand_on_results(&host, &key, &live, &entry).await;
             ended.finish.phases = *live.phases.lock().expect("no holder of this lock panics");
             trace::ended(&Span::current(), ended.finish.outcome);
             finish(&host, &claim, &entry, ended.finish).instrument(info_span!("finish")).await;
@@ -194,6 +198,11 @@ async fn watch(
                 heard = true;
                 entry.stop.interrupt(interruption.into());
             }
+            () = live.results.arrived() => {
+                // Whoever waits for a result waits for nothing else.
+                hand_on_some_results(host, key, live, entry).await;
+                continue;
+            }
             _ = ticks.tick() => {}
         }
         if entry.stop.never_begins() {
@@ -211,6 +220,7 @@ async fn watch(
                 }
             }
         }
+        hand_on_some_results(host, key, live, entry).await;
         if let Some(piece) = live.output.next() {
             let Piece { position, bytes, truncated } = &piece;
             match host.service.append_logs(key, *position, bytes, *truncated).await {
@@ -219,6 +229,36 @@ async fn watch(
                 Err(error) => debug!(error = %Chain(&error), "could not hand on output"),
             }
         }
+    }
+}
+
+/// Hands on the results that are there. False where some are left for the next time.
+async fn hand_on_some_results(host: &Host, key: &ClaimKey, live: &Live, entry: &Entry) -> bool {
+    let Some(batch) = live.results.next() else { return true };
+    if entry.stop.lost() {
+        return true;
+    }
+    match host.service.append_results(key, batch.first, batch.results.clone()).await {
+        Ok(_) => live.results.handed(&batch),
+        Err(error) if error.is_transient() => {
+            debug!(error = %Chain(&error), "could not hand on results");
+            return false;
+        }
+        Err(error) => {
+            error!(error = %Chain(&error), "could not store results of execution {}", key.execution);
+            live.results.handed(&batch);
+        }
+    }
+    true
+}
+
+/// Hands on all results before the execution ends; tries for as long as the lease is ours.
+async fn hand_on_results(host: &Host, key: &ClaimKey, live: &Live, entry: &Entry) {
+    for attempt in 1_u32.. {
+        if hand_on_some_results(host, key, live, entry).await {
+            return;
+        }
+        sleep(pause_before(attempt)).await;
     }
 }
 
@@ -264,8 +304,12 @@ async fn give_back(host: &Host, key: &ClaimKey) {
     }
 }
 
-/// Up to five seconds, a little longer each time.
 async fn pause(attempt: u32, error: &Error) {
     debug!(error = %Chain(error), "trying again");
-    sleep(Duration::from_millis(50 * u64::from(attempt.min(100)))).await;
+    sleep(pause_before(attempt)).await;
+}
+
+/// Up to five seconds, a little longer each time.
+fn pause_before(attempt: u32) -> Duration {
+    Duration::from_millis(50 * u64::from(attempt.min(100)))
 }

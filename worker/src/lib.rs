@@ -7,7 +7,8 @@
 //! consume   a slot, then a message ──► execute   one execution, from claim to result
 //! prepare   images before they are needed  ├─ image    the image, here or pulled once for all who wait
 //!                                        ├─ sandbox  options → container → outcome
-//!                                        └─ output   bounded, handed on while it runs
+//!                                        ├─ output   bounded, handed on while it runs
+//!                                        └─ results  what it sends back, as it comes
 //! lease     renews what runs here; ends what was halted, or taken from us
 //! trouble   rests, or stops, when this host cannot start anything
 //! ```
@@ -28,6 +29,7 @@ mod trouble;
 mod image;
 mod output;
 mod prepare;
+mod results;
 mod sandbox;
 
 pub use config::{AccessTokens, Config};

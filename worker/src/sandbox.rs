@@ -4,15 +4,19 @@
 
 use std::io::{self, PipeReader};
 use std::os::fd::AsFd as _;
-use std::sync::Mutex;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use abax_actors::{
-    Actor, Chain, Claim, Clock, Finish, Json, Outcome, Phase, Phases, Time, TraceParent, Usage,
+    Actor, Chain, Claim, Clock, Finish, Json, MessageBody, Outcome, Phase, Phases, Time,
+    TraceParent, Usage,
 };
 use abax_runtime::Runtime;
 use abax_runtime::cgroup::Limits;
-use abax_runtime::container::{Container, ExitStatus, Isolation, Launcher, Options, Stdio};
+use abax_runtime::container::{
+    Container, Content, ExitStatus, Isolation, Launcher, Options, Provision, Stdio,
+};
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing::{Span, info_span};
 
@@ -21,6 +25,7 @@ use crate::image::Images;
 use crate::lease::Stop;
 use crate::metrics;
 use crate::output::Output;
+use crate::results::{self, Results};
 use crate::trace::TRACEPARENT;
 use crate::trouble::is_of_host;
 
@@ -36,6 +41,7 @@ pub(crate) struct Sandbox {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) output: Output,
+    pub(crate) results: Results,
     pub(crate) phases: Mutex<Phases>,
     /// The service's: its times are compared with those of other hosts.
     pub(crate) clock: Clock,
@@ -115,8 +121,13 @@ impl Sandbox {
             Ok(pair) => pair,
             Err(error) => return Ended::could_not_start(&error),
         };
+        let results = match Results::socket() {
+            Ok(socket) => socket,
+            Err(error) => return Ended::could_not_start(&SocketError(error)),
+        };
         let limits = limits(config, &claim.actor);
-        let options = self.options(config, claim, limits, live.clock.now());
+        let now = live.clock.now();
+        let options = self.options(config, claim, limits, now, &results);
         let container = info_span!("create")
             .in_scope(|| Container::create(&self.runtime, &self.launcher, &image, options, stdio));
         let container = match container {
@@ -138,9 +149,11 @@ impl Sandbox {
         metrics::container_started(begun - ready);
 
         let running = info_span!("run").entered();
-        let stopped = attend(config, live, &container, &mut output, stop, wake, begun);
+        let watched = Watched { live, container: &container, stop, wake, results: &results };
+        let stopped = watched.attend(config, &mut output, begun);
         let exit = container.wait();
         let finished = live.reached(Phase::Exited);
+        live.results.read(&results, &live.output, true);
         drain(live, &mut output);
         drop(running);
         if container.is_abandoned() && stopped.is_none() {
@@ -185,7 +198,14 @@ impl Sandbox {
         Ended { finish, may_pass: false, of_host: false, container: Some(container) }
     }
 
-    fn options(&self, config: &Config, claim: &Claim, limits: Limits, now: Time) -> Options {
+    fn options(
+        &self,
+        config: &Config,
+        claim: &Claim,
+        limits: Limits,
+        now: Time,
+        results: &Arc<UnixDatagram>,
+    ) -> Options {
         let mut env = claim.environment.clone();
         if claim.actor.token.wanted()
             && let Some(tokens) = &config.access_tokens
@@ -201,6 +221,7 @@ impl Sandbox {
         }
         Options {
             env,
+            provisions: provisions(claim, results),
             network: config.network.clone(),
             limits,
             isolation: Isolation::Unprivileged,
@@ -212,6 +233,19 @@ impl Sandbox {
 }
 
 const ACCESS_TOKEN: &str = "_abaco_access_token";
+/// Where containers find a message of bytes, as Abaco has it.
+const BINARY_MESSAGE: &str = "/_abaco_binary_data";
+
+/// The socket for results, and the message where it is of bytes.
+fn provisions(claim: &Claim, results: &Arc<UnixDatagram>) -> Vec<Provision> {
+    let socket = Content::Datagrams(Arc::clone(results));
+    let mut provisions = vec![Provision { target: results::SOCKET.into(), content: socket }];
+    if let MessageBody::Binary(bytes) = &claim.message.body {
+        let content = Content::File(Arc::clone(bytes));
+        provisions.push(Provision { target: BINARY_MESSAGE.into(), content });
+    }
+    provisions
+}
 
 /// The actor's limits over ours.
 fn limits(config: &Config, actor: &Actor) -> Limits {
@@ -237,6 +271,10 @@ fn stdio() -> Result<(Stdio, PipeReader), PipeError> {
 #[error("could not open a pipe for the output")]
 struct PipeError(#[source] io::Error);
 
+#[derive(Debug, thiserror::Error)]
+#[error("could not open a socket for the results")]
+struct SocketError(#[source] io::Error);
+
 /// Why we ended the container ourselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopped {
@@ -244,61 +282,79 @@ enum Stopped {
     Told,
 }
 
-/// Reads the output until the first process ends; ends it itself when the time
-/// is over or it is told to.
-fn attend(
-    config: &Config,
-    live: &Live,
-    container: &Container,
-    output: &mut PipeReader,
-    stop: &Stop,
-    wake: &PipeReader,
-    begun: Instant,
-) -> Option<Stopped> {
-    let mut stopped = None;
-    let mut open = true;
-    loop {
-        if stopped.is_none() {
-            let over = config.time_limit.filter(|limit| begun.elapsed() >= *limit);
-            stopped = match stop.reason() {
-                Some(_) => Some(Stopped::Told),
-                None => over.map(Stopped::Time),
-            };
-            if stopped.is_some() {
-                container.kill_all();
+/// A running container, with all that may happen to it.
+struct Watched<'a> {
+    live: &'a Live,
+    container: &'a Container,
+    stop: &'a Stop,
+    wake: &'a PipeReader,
+    results: &'a UnixDatagram,
+}
+
+/// What there is no room for is looked at again after this.
+const NO_ROOM: Duration = Duration::from_millis(50);
+
+impl Watched<'_> {
+    /// Reads output and results until the first process ends; ends it itself when
+    /// the time is over or it is told to.
+    fn attend(&self, config: &Config, output: &mut PipeReader, begun: Instant) -> Option<Stopped> {
+        let Self { live, container, stop, wake, results } = *self;
+        let mut stopped = None;
+        let mut open = true;
+        loop {
+            if stopped.is_none() {
+                let over = config.time_limit.filter(|limit| begun.elapsed() >= *limit);
+                stopped = match stop.reason() {
+                    Some(_) => Some(Stopped::Told),
+                    None => over.map(Stopped::Time),
+                };
+                if stopped.is_some() {
+                    container.kill_all();
+                }
             }
-        }
-        // The lease may be longer by then.
-        let left = stopped.is_none().then(|| {
-            let lease = stop.lease_left();
-            let limit = config.time_limit.map(|limit| limit.saturating_sub(begun.elapsed()));
-            limit.map_or(lease, |limit| limit.min(lease))
-        });
-        let mut fds = vec![PollFd::from_borrowed_fd(container.pidfd(), PollFlags::IN)];
-        // A wake-up that has been heard would ring for ever.
-        if stopped.is_none() {
-            fds.push(PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN));
-        }
-        let at_output = open.then(|| {
-            fds.push(PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN));
-            fds.len() - 1
-        });
-        // Rounded up by the type: seconds and nanoseconds.
-        let timeout = left.and_then(|left| left.try_into().ok());
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => {
-                // Out of memory, at worst: waiting for the process still works.
+            // The lease may be longer by then.
+            let mut left = stopped.is_none().then(|| {
+                let lease = stop.lease_left();
+                let limit = config.time_limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+                limit.map_or(lease, |limit| limit.min(lease))
+            });
+            let mut fds = vec![PollFd::from_borrowed_fd(container.pidfd(), PollFlags::IN)];
+            // A wake-up that has been heard would ring for ever.
+            if stopped.is_none() {
+                fds.push(PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN));
+            }
+            let at_output = open.then(|| {
+                fds.push(PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN));
+                fds.len() - 1
+            });
+            let at_results = live.results.has_room().then(|| {
+                fds.push(PollFd::from_borrowed_fd(results.as_fd(), PollFlags::IN));
+                fds.len() - 1
+            });
+            if at_results.is_none() {
+                left = Some(left.map_or(NO_ROOM, |left| left.min(NO_ROOM)));
+            }
+            // Rounded up by the type: seconds and nanoseconds.
+            let timeout = left.and_then(|left| left.try_into().ok());
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(_) => {
+                    // Out of memory, at worst: waiting for the process still works.
+                    return stopped;
+                }
+            }
+            let happened = |at: Option<usize>| at.is_some_and(|at| !fds[at].revents().is_empty());
+            let (written, sent) = (happened(at_output), happened(at_results));
+            let ended = !fds[0].revents().is_empty();
+            if written {
+                open = read(live, output);
+            }
+            if sent {
+                live.results.read(results, &live.output, false);
+            }
+            if ended {
                 return stopped;
             }
-        }
-        let written = at_output.is_some_and(|at| !fds[at].revents().is_empty());
-        let ended = !fds[0].revents().is_empty();
-        if written {
-            open = read(live, output);
-        }
-        if ended {
-            return stopped;
         }
     }
 }

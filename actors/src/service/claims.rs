@@ -484,8 +484,9 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
         store::workers::set_idle(c, &worker).await?;
         return Ok(Claimed::Gone);
     }
-    // Output of an attempt that was lost.
+    // Output and results of an attempt that was lost.
     store::logs::remove(c, id).await?;
+    store::results::remove(c, id).await?;
     let message = store::messages::of_execution(c, id).await?;
     let Some(Stored { execution, epoch, .. }) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);

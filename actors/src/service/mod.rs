@@ -4,6 +4,7 @@ mod actors;
 mod executions;
 mod jobs;
 mod messages;
+mod results;
 mod schedules;
 mod workers;
 
@@ -30,6 +31,7 @@ pub use diagnosis::Diagnosis;
 pub use events::{DueWebhook, WebhookAnswer};
 pub use health::{Health, Hosts, Load, Readiness};
 pub use preparation::Preparation;
+pub use results::Awaited;
 pub use upkeep::Swept;
 pub use workers::WorkersAsked;
 

@@ -130,6 +130,7 @@ impl Service {
                         store::workers::set_idle(c, worker).await?;
                     }
                     store::logs::remove(c, execution).await?;
+                    store::results::remove(c, execution).await?;
                     let visible = now.after(delay);
                     store::executions::give_back(c, execution, *epoch, attempt, now, visible)
                         .await?;

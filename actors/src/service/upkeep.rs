@@ -47,7 +47,7 @@ pub struct Swept {
 
 impl Service {
     /// Puts right what a crash left: ended leases (next attempt, or lost after
-    /// the last), expired logs, deleted actors that ended, idle workers. Call it
+    /// the last), expired logs and results, deleted actors that ended, idle workers. Call it
     /// every few seconds, in any number of processes.
     ///
     /// # Errors
@@ -70,6 +70,7 @@ impl Service {
             host: now.before(HOST_ALIVE),
         };
         let hosts_seen_since = now.before(HOST_FORGOTTEN);
+        let results_since = now.before(config.result_expiry);
         swept.logs_expired = self
             .0
             .store
@@ -77,6 +78,7 @@ impl Service {
                 Box::pin(async move {
                     let logs_expired = store::logs::remove_expired(c, now).await?;
                     store::workers::remove_idle(c, idle_since, now).await?;
+                    store::results::remove_expired(c, results_since).await?;
                     store::hosts::remove_unseen(c, hosts_seen_since).await?;
                     Ok(logs_expired)
                 })

@@ -1,10 +1,10 @@
 //! Accepting a message: the hottest write, so one statement where the engine can.
 
+use super::sql::Sql;
 use super::{Connection, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
-use crate::json::Json;
 use crate::message::{MessageBody, NewMessage};
 use crate::trace::TraceParent;
 
@@ -41,24 +41,22 @@ async fn by_statements(c: &mut Connection, accept: &Accept) -> Result<Option<u64
     .bind(accept.actor.as_str())
     .bind(&accept.executor)
     .bind(accept.now.micros())
-    .bind(trace(&accept.message).as_deref())
+    .bind(trace(&accept.message))
     .execute(c)
     .await
     .map_err(failed("store the execution"))?;
     if inserted == 0 {
         return Ok(None);
     }
-    let (kind, body) = body(&accept.message)?;
-    sql("insert into messages (execution_id, kind, body, content_type, environment) \
-         values ($1, $2, $3, $4, $5)")
-    .bind(accept.execution.as_str())
-    .bind(kind)
-    .bind(body)
-    .bind(accept.message.content_type.as_str())
-    .bind(environment(&accept.message))
-    .execute(c)
-    .await
-    .map_err(failed("store the message"))?;
+    let statement =
+        sql("insert into messages (execution_id, kind, body, bytes, content_type, environment, \
+                                   jwt_header) \
+             values ($1, $2, $3, $4, $5, $6, $7)")
+        .bind(accept.execution.as_str());
+    bind_message(statement, &accept.message)
+        .execute(c)
+        .await
+        .map_err(failed("store the message"))?;
     let waiting: i64 = sql("select count(*) from (select 1 from executions \
              where actor_id = $1 and status = 'SUBMITTED' and visible_us <= $2 \
              limit $3) as waiting")
@@ -74,50 +72,50 @@ async fn by_statements(c: &mut Connection, accept: &Accept) -> Result<Option<u64
 /// One round trip. All parts of the statement see the rows as they were before
 /// it, so its own execution is counted apart.
 async fn at_once(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Error> {
-    let (kind, body) = body(&accept.message)?;
-    let waiting: Option<i64> = sql("with actor as ( \
+    let statement = sql("with actor as ( \
              select id, revision from actors \
              where id = $2 and status <> 'SHUTTING_DOWN' for key share), \
          execution as ( \
              insert into executions (id, actor_id, executor, status, actor_revision, \
                                      accepted_us, queued_us, visible_us, traceparent) \
-             select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4, $10 from actor \
+             select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4, $6 from actor \
              on conflict (id) do nothing returning id), \
          message as ( \
-             insert into messages (execution_id, kind, body, content_type, environment) \
-             select id, $5, $6, $7, $8 from execution) \
+             insert into messages (execution_id, kind, body, bytes, content_type, environment, \
+                                   jwt_header) \
+             select id, $7, $8, $9, $10, $11, $12 from execution) \
          select 1 + (select count(*) from (select 1 from executions \
                      where actor_id = $2 and status = 'SUBMITTED' and visible_us <= $4 \
-                     limit $9) as waiting) \
+                     limit $5) as waiting) \
          from actor")
     .bind(accept.execution.as_str())
     .bind(accept.actor.as_str())
     .bind(&accept.executor)
     .bind(accept.now.micros())
-    .bind(kind)
-    .bind(body)
-    .bind(accept.message.content_type.as_str())
-    .bind(environment(&accept.message))
     .bind(i64::try_from(accept.count_to).unwrap_or(i64::MAX))
-    .bind(trace(&accept.message).as_deref())
-    .optional_scalar(c)
-    .await
-    .map_err(failed("store the execution"))?;
+    .bind(trace(&accept.message));
+    let waiting: Option<i64> = bind_message(statement, &accept.message)
+        .optional_scalar(c)
+        .await
+        .map_err(failed("store the execution"))?;
     Ok(waiting.map(|waiting| u64::try_from(waiting).unwrap_or(0)))
 }
 
-fn body(message: &NewMessage) -> Result<(&'static str, &str), Error> {
-    match &message.body {
-        MessageBody::Text(text) => Ok(("text", text.as_str())),
-        MessageBody::Json(json) => Ok(("json", Json::as_str(json))),
-        MessageBody::Binary(_) => {
-            Err(Error::invalid("message", "binary messages are not supported yet"))
-        }
-    }
-}
-
-fn environment(message: &NewMessage) -> String {
-    serde_json::to_string(&message.environment).expect("texts become JSON")
+/// Kind, body, bytes, content type, environment, header: the next six placeholders.
+fn bind_message<'a>(statement: Sql<'a>, message: &'a NewMessage) -> Sql<'a> {
+    let (kind, body, bytes) = match &message.body {
+        MessageBody::Text(text) => ("text", text.as_str(), None),
+        MessageBody::Json(json) => ("json", json.as_str(), None),
+        MessageBody::Binary(bytes) => ("binary", "", Some(&**bytes)),
+    };
+    let environment = serde_json::to_string(&message.environment).expect("texts become JSON");
+    statement
+        .bind(kind)
+        .bind(body)
+        .bind(bytes)
+        .bind(message.content_type.as_str())
+        .bind(environment)
+        .bind(&message.jwt_header)
 }
 
 fn trace(message: &NewMessage) -> Option<String> {

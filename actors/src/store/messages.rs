@@ -24,10 +24,12 @@ pub(crate) async fn of_execution(
     .await
     .map_err(failed("find the message"))?
     .ok_or_else(|| inconsistent("execution_id"))?;
+    let bytes = || row.get::<Option<Vec<u8>>>("bytes").ok().flatten();
     let text = |column: &'static str| row.get::<String>(column).map_err(|_| inconsistent(column));
     let body = match text("kind")?.as_str() {
         "text" => MessageBody::Text(text("body")?),
         "json" => MessageBody::Json(Json::parse(&text("body")?).map_err(|_| inconsistent("body"))?),
+        "binary" => MessageBody::Binary(bytes().ok_or_else(|| inconsistent("bytes"))?.into()),
         _ => return Err(inconsistent("kind")),
     };
     Ok(NewMessage {
@@ -36,6 +38,7 @@ pub(crate) async fn of_execution(
             .ok_or_else(|| inconsistent("content_type"))?,
         environment: serde_json::from_str(&text("environment")?)
             .map_err(|_| inconsistent("environment"))?,
+        jwt_header: row.get("jwt_header").map_err(|_| inconsistent("jwt_header"))?,
         // One that cannot be read is of another version of the program: no trace
         // is worth an execution.
         trace: row

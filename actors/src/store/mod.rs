@@ -21,6 +21,7 @@ mod migrations;
 #[cfg(test)]
 mod plans;
 mod postgres;
+pub(crate) mod results;
 mod sql;
 mod sqlite;
 pub(crate) mod state;

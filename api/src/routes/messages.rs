@@ -1,7 +1,7 @@
 //! Messages: send, count, purge; and waiting for what a message causes.
 
 use abax_actors::{
-    Actor, Caller, ContentType, Execution, ExecutionStatus, Json, MessageBody, NewMessage,
+    Actor, Awaited, Caller, ContentType, Execution, ExecutionStatus, Json, MessageBody, NewMessage,
     TraceParent,
 };
 use axum::Extension;
@@ -13,13 +13,13 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::App;
-use crate::auth::Signed;
+use crate::auth::{AssertionHeader, Signed};
 use crate::dialect::Dialect;
 use crate::envelope::{Answer, Object, Reply};
 use crate::error::{ApiError, Meaning};
 use crate::parameters::Incoming;
 use crate::routes::actors::{link as actor_link, profile};
-use crate::routes::executions;
+use crate::routes::{executions, results};
 use crate::server::Stopping;
 
 pub(super) async fn count(
@@ -58,15 +58,20 @@ pub(super) async fn send(
     let config = app.config();
     let dialect = request.extensions().get::<Dialect>().copied().unwrap_or_default();
     let trace = request.extensions().get::<TraceParent>().cloned();
+    let jwt_header = request.extensions().get::<AssertionHeader>().map(|header| header.0.clone());
     let is_binary = request.headers().get(CONTENT_TYPE).is_some_and(|value| value == BINARY);
-    let incoming = Incoming::read(request, config.message_limit_bytes, config.body_timeout)
+    let limit_bytes = if is_binary {
+        app.service().config().max_binary_bytes
+    } else {
+        config.message_limit_bytes
+    };
+    let incoming = Incoming::read(request, limit_bytes, config.body_timeout)
         .await
-        .map_err(|error| {
-        if is_binary { of_large_binary(error, config.message_limit_bytes) } else { error }
-    })?;
+        .map_err(|error| if is_binary { of_large_binary(error, limit_bytes) } else { error })?;
     let actor = app.service().actor(&caller, &actor).await?;
     let mut message = message(&incoming).await?;
     message.environment.clone_from(&incoming.query);
+    message.jwt_header = jwt_header;
     message.trace = trace;
     let echo = echo(&message);
     let execution = app.service().send_message(&caller, actor.id.as_str(), message).await?;
@@ -82,8 +87,9 @@ pub(super) async fn send(
         return Ok(reply.into_response());
     }
     match wait(&app, &caller, &actor, &execution, stopping).await? {
-        Some(ended) => outcome(&app, &caller, &actor, &ended, dialect).await,
-        None => Ok(Answer::StillRunning(reply).into_response()),
+        Awaited::Result(result) => Ok(by_execution(results::bytes(result), &execution)),
+        Awaited::Ended(ended) => outcome(&app, &caller, &actor, &ended, dialect).await,
+        Awaited::Nothing => Ok(Answer::StillRunning(reply).into_response()),
     }
 }
 
@@ -100,14 +106,15 @@ fn of_large_binary(error: ApiError, limit_bytes: usize) -> ApiError {
     )
 }
 
-/// The execution when it ended; None where the deadline or the end of the service came first.
+/// The first result of the execution or its end; nothing where the deadline or the
+/// end of the service came first.
 async fn wait(
     app: &App,
     caller: &Caller,
     actor: &Actor,
     execution: &Execution,
     stopping: Option<Extension<Stopping>>,
-) -> Result<Option<Execution>, ApiError> {
+) -> Result<Awaited, ApiError> {
     let stopped = async {
         match stopping {
             Some(Extension(Stopping(stop))) => stop.cancelled().await,
@@ -116,11 +123,10 @@ async fn wait(
     };
     let (actor, id) = (actor.id.as_str(), execution.id.as_str());
     let deadline = app.config().sync_deadline;
-    let ended = tokio::select! {
-        ended = app.service().wait_for_execution(caller, actor, id, deadline) => ended?,
-        () = stopped => return Ok(None),
-    };
-    Ok(ended.status.is_final().then_some(ended))
+    tokio::select! {
+        awaited = app.service().wait_for_result(caller, actor, id, deadline) => Ok(awaited?),
+        () = stopped => Ok(Awaited::Nothing),
+    }
 }
 
 /// What the program wrote, as it is: no envelope.
@@ -147,10 +153,15 @@ async fn outcome(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert("content-security-policy", HeaderValue::from_static("sandbox"));
+    Ok(by_execution(response, execution))
+}
+
+/// Says in a header which execution a body without an envelope is of.
+fn by_execution(mut response: Response, execution: &Execution) -> Response {
     if let Ok(id) = HeaderValue::try_from(execution.id.as_str()) {
-        headers.insert("x-execution-id", id);
+        response.headers_mut().insert("x-execution-id", id);
     }
-    Ok(response)
+    response
 }
 
 /// What kind of message a request is: the first that fits, of
@@ -160,10 +171,7 @@ async fn message(incoming: &Incoming) -> Result<NewMessage, ApiError> {
         return Ok(NewMessage::text(text));
     }
     if incoming.media_type.as_deref() == Some(BINARY) {
-        let mut message = NewMessage::text("");
-        message.body = MessageBody::Binary(incoming.body.to_vec());
-        message.content_type = ContentType::OctetStream;
-        return Ok(message);
+        return Ok(NewMessage::binary(&*incoming.body));
     }
     let json = match incoming.json() {
         Ok(json) => json,

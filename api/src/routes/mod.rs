@@ -6,6 +6,7 @@ mod executions;
 mod health;
 mod logs;
 mod messages;
+mod results;
 mod search;
 mod state;
 mod workers;
@@ -55,6 +56,8 @@ fn routes() -> Vec<Route> {
     const DELIVERIES: &str = "/actors/{actor}/deliveries";
     const WEBHOOK: &str = "/actors/{actor}/webhook";
     const LOGS: &str = "/actors/{actor}/executions/{execution}/logs";
+    const RESULTS: &str = "/actors/{actor}/executions/{execution}/results";
+    const RESULT: &str = "/actors/{actor}/executions/{execution}/results/{number}";
 
     vec![
         route(Method::GET, "/", Open, health::welcome),
@@ -84,6 +87,8 @@ fn routes() -> Vec<Route> {
         route(Method::DELETE, WORKER, Signed, workers::stop),
         route(Method::GET, DELIVERIES, Signed, events::deliveries),
         route(Method::GET, WEBHOOK, Signed, events::webhook),
+        route(Method::GET, RESULTS, Signed, results::list),
+        route(Method::GET, RESULT, Signed, results::show),
     ]
 }
 
