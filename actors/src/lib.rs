@@ -27,6 +27,7 @@ mod host;
 mod message;
 mod permission;
 mod results;
+mod revision;
 mod worker;
 
 mod environment;
@@ -60,6 +61,7 @@ pub use metrics::describe_metrics;
 pub use permission::{Caller, Level, Role, Tenant};
 pub use queue::{Delivery, QueueState};
 pub use results::ResultEntry;
+pub use revision::{PinnedImage, RevisionImage};
 pub use service::{
     Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, Health, Hosts, Interruption, Load,
     Preparation, Readiness, Renewal, Service, Swept, WebhookAnswer, WorkersAsked,

@@ -133,6 +133,10 @@ fn an_image_that_does_not_exist_is_named_wherever_somebody_looks() {
 
     eventually("the actor is ready", || served.json(&["show", "gone"])["status"] == "READY");
     machine.ok(&["rmi", &gone]);
+    // As long as its parts are there, it comes back by its digest.
+    for blob in std::fs::read_dir(machine.root().join("images/blobs/sha256")).unwrap() {
+        std::fs::remove_file(blob.unwrap().path()).unwrap();
+    }
     let execution = served.ok(&["send", "gone", "x"]);
     let ended = served.wait_for("gone", &execution, has_ended);
     assert_end(&ended, "ERROR", "could_not_start", &["/was/here"]);

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use abax_testbed::{Process, Registry, busybox_image};
+use abax_testbed::{Compression, Layout, Process, Registry};
 use machine::Served;
 use serde_json::Value;
 use site::{Queue, Site};
@@ -383,8 +383,14 @@ fn a_worker_that_stops_tells_how_it_is_until_its_end() {
 #[test]
 fn a_host_that_starts_gets_the_images_that_it_will_need() {
     let registry = Registry::start().unwrap();
-    let layout = busybox_image().unwrap();
-    let push = |name| registry.push(&layout, "latest", name).unwrap();
+    let tar = abax_testbed::busybox_rootfs_tar().unwrap();
+    // Each another image: one that is there under any name is not pulled again.
+    let push = |name: &str| {
+        let layout = Layout::new().unwrap();
+        let config = serde_json::json!({ "Cmd": ["echo", name] });
+        layout.image("latest", &[(&tar, Compression::Gzip)], &config).unwrap();
+        registry.push(&layout, "latest", name).unwrap()
+    };
     let (named, used, idle) = (push("named:1"), push("used:1"), push("idle:1"));
     let site = Site::new(Queue::Database);
     let [one, two] = &site.hosts;
@@ -393,7 +399,11 @@ fn a_host_that_starts_gets_the_images_that_it_will_need() {
     api.ok(&["create", "--name", "used", &used]);
     api.ok(&["create", "--name", "idle", &idle]);
     api.ok(&["send", "--wait", "used", "x"]);
-    let has = |host: &machine::Machine, image: &str| !host.ok(&["images", "-q", image]).is_empty();
+    // By its repository: a host that gets an image of a revision asks for its digest.
+    let has = |host: &machine::Machine, image: &str| {
+        let (repository, _) = image.rsplit_once(':').unwrap();
+        host.ok(&["images"]).contains(repository)
+    };
     machine::eventually("new actors have their images", || has(one, &idle) && has(one, &used));
     assert!(!has(one, &named), "nobody asked for it");
     worker.stop(Duration::from_secs(20));

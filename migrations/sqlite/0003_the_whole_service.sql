@@ -29,6 +29,10 @@ create table revisions (
     image text not null,
     -- Digest of the image's manifest, null until a host has looked.
     digest text,
+    -- Whether it was made on a host, so that no registry has it by its digest.
+    made boolean not null default false,
+    -- Whether the registry is asked for it although the host has one of its name.
+    anew boolean not null default false,
     created_us bigint not null,
     primary key (actor_id, revision)
 );

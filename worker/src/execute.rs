@@ -4,13 +4,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use abax_actors::{
-    Chain, Claim, ClaimKey, Delivery, Error, Finish, HostId, HostInfo, Outcome, Phases, Service,
+    ActorId, Chain, Claim, ClaimKey, Delivery, Error, Finish, HostId, HostInfo, Outcome, Phases,
+    PinnedImage, RevisionImage, Service,
 };
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tracing::{Instrument as _, Span, debug, error, info, info_span, warn};
 
 use crate::Config;
+use crate::image::PinError;
 use crate::lease::{Entry, Interruption, Running, lease_until};
 use crate::metrics::{self, UsedSlot};
 use crate::output::{Output, Piece};
@@ -38,6 +41,19 @@ pub(crate) struct Host {
     pub(crate) running: Arc<Running>,
     pub(crate) trouble: Trouble,
     pub(crate) config: Config,
+}
+
+impl Host {
+    /// Which image a revision runs of which this host found `found`.
+    pub(crate) async fn pin(
+        &self,
+        actor: &ActorId,
+        image: &RevisionImage,
+        found: PinnedImage,
+    ) -> Result<PinnedImage, PinError> {
+        let pinned = self.service.pin_image(actor, image, found).await;
+        pinned.map_err(PinError::Service)?.ok_or(PinError::Gone)
+    }
 }
 
 /// Claims what was delivered and takes it to its end. Errors end here: they
@@ -91,7 +107,13 @@ async fn carry_out(
     let mut thread = tokio::task::spawn_blocking({
         let (host, claim, live) = (Arc::clone(&host), Arc::clone(&claim), Arc::clone(&live));
         let (stop, span) = (Arc::clone(&entry.stop), Span::current());
-        move || span.in_scope(|| host.sandbox.run(&host.config, &claim, &live, &stop, &wake))
+        let runtime = Handle::current();
+        move || {
+            span.in_scope(|| {
+                let pin = |found| runtime.block_on(host.pin(&claim.actor.id, &claim.image, found));
+                host.sandbox.run(&host.config, &claim, &live, &stop, &wake, pin)
+            })
+        }
     });
     let watched = watch(&host, &key, &live, &entry, &mut thread).await;
     let waits_for_image = matches!(watched, Ok(Watched::NeverBegins));

@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use abax_actors::{Chain, Preparation};
+use abax_actors::{Chain, PinnedImage, Preparation};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -46,9 +47,12 @@ pub(crate) async fn prepare(host: Arc<Host>, stop: CancellationToken) {
 
 async fn one(host: Arc<Host>, preparation: Preparation) {
     let actor = &preparation.actor;
-    let (sandbox, name) = (Arc::clone(&host), actor.image.clone());
+    let (finder, id, image) = (Arc::clone(&host), actor.id.clone(), preparation.image.clone());
+    let runtime = Handle::current();
     let mut thread = tokio::task::spawn_blocking(move || {
-        sandbox.sandbox.images.ready(&sandbox.sandbox.runtime, &name).map(|_| ())
+        let pin = |found| runtime.block_on(finder.pin(&id, &image, found));
+        let sandbox = &finder.sandbox;
+        sandbox.images.of_revision(&sandbox.runtime, &image, pin).map(|_| ())
     });
     let found = match timeout(SHORT, &mut thread).await {
         Ok(found) => found,
@@ -99,20 +103,24 @@ async fn one(host: Arc<Host>, preparation: Preparation) {
 /// those which are needed now have the line: those of the configuration, then
 /// those of actors that had executions of late.
 pub(crate) async fn prepull(host: Arc<Host>, stop: CancellationToken) {
-    let mut names = host.config.prepull.clone();
+    let configured = host.config.prepull.iter().map(|name| (name.clone(), None));
+    let mut names: Vec<(String, Option<PinnedImage>)> = configured.collect();
     match host.service.images_of_late(&host.info.classes).await {
         Ok(of_late) => names.extend(of_late),
         Err(error) => warn!(error = %Chain(&error), "could not look for images of late"),
     }
     let mut seen = HashSet::new();
-    names.retain(|name| seen.insert(name.clone()));
-    for name in names {
+    names.retain(|(name, pinned)| {
+        seen.insert((name.clone(), pinned.as_ref().map(|pinned| pinned.digest.clone())))
+    });
+    for (name, pinned) in names {
         if stop.is_cancelled() {
             return;
         }
-        let (sandbox, image) = (Arc::clone(&host), name.clone());
+        let (finder, image) = (Arc::clone(&host), name.clone());
         let found = tokio::task::spawn_blocking(move || {
-            sandbox.sandbox.images.ready(&sandbox.sandbox.runtime, &image).map(|_| ())
+            let sandbox = &finder.sandbox;
+            sandbox.images.ready(&sandbox.runtime, &image, pinned.as_ref()).map(|_| ())
         });
         let found = tokio::select! {
             found = found => found,

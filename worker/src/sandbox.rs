@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use abax_actors::{
-    Actor, Chain, Claim, Clock, Finish, Json, MessageBody, Outcome, Phase, Phases, Time,
-    TraceParent, Usage,
+    Actor, Chain, Claim, Clock, Finish, Json, MessageBody, Outcome, Phase, Phases, PinnedImage,
+    Time, TraceParent, Usage,
 };
 use abax_runtime::Runtime;
 use abax_runtime::cgroup::Limits;
@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use tracing::{Span, info_span};
 
 use crate::Config;
-use crate::image::Images;
+use crate::image::{Images, PinError};
 use crate::lease::Stop;
 use crate::metrics;
 use crate::output::Output;
@@ -100,9 +100,10 @@ impl Sandbox {
         live: &Live,
         stop: &Stop,
         wake: &PipeReader,
+        pin: impl FnOnce(PinnedImage) -> Result<PinnedImage, PinError>,
     ) -> Ended {
-        let image = info_span!("image", image.reference = %claim.actor.image)
-            .in_scope(|| self.images.ready(&self.runtime, &claim.actor.image));
+        let image = info_span!("image", image.reference = %claim.image.reference)
+            .in_scope(|| self.images.of_revision(&self.runtime, &claim.image, pin));
         let image = match image {
             Ok(image) => image,
             Err(error) => {

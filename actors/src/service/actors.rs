@@ -73,6 +73,7 @@ impl Service {
                     check_link(c, &caller, &actor).await?;
                     store::actors::insert(c, &actor).await?;
                     store::cron::set(c, &actor.id, &actor.cron).await?;
+                    store::revisions::insert(c, &actor, false, now).await?;
                     store::workers::request(c, &actor.id, now).await
                 })
             })
@@ -103,8 +104,8 @@ impl Service {
     }
 
     /// Replaces an actor's settings; needs UPDATE. Another image, or `force`, is
-    /// an image update: SUBMITTED again, and the next revision. Executions that
-    /// run end with the image they have.
+    /// an image update: SUBMITTED again, and the next revision, for which `force`
+    /// asks the registry anew. Executions that run end with the image they have.
     ///
     /// # Errors
     ///
@@ -159,6 +160,7 @@ impl Service {
                     store::actors::update(c, &actor).await?;
                     store::cron::set(c, &actor.id, &actor.cron).await?;
                     if is_new_image {
+                        store::revisions::insert(c, &actor, force, now).await?;
                         // Those that there are stay until one has the new image.
                         store::workers::remove_requested(c, &actor.id).await?;
                         store::workers::request(c, &actor.id, now).await?;

@@ -25,6 +25,7 @@ use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
 use crate::message::NewMessage;
 use crate::metrics;
 use crate::queue::{Activation, Capacity, Delivery};
+use crate::revision::RevisionImage;
 use crate::store::executions::Stored;
 use crate::store::hosts::Stored as Host;
 use crate::store::logs::Piece;
@@ -60,6 +61,9 @@ pub struct Claim {
     pub actor: Actor,
     /// The execution as it is now.
     pub execution: Execution,
+    /// The image that it runs. Where it is not pinned yet, say what was found by
+    /// [`Service::pin_image`], and run what that answers.
+    pub image: RevisionImage,
     /// What it handles.
     pub message: NewMessage,
     /// The worker it is shown under.
@@ -488,6 +492,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
     store::logs::remove(c, id).await?;
     store::results::remove(c, id).await?;
     let message = store::messages::of_execution(c, id).await?;
+    let image = store::revisions::of_actor(c, &actor).await?;
     let Some(Stored { execution, epoch, .. }) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);
     };
@@ -497,6 +502,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
         attempt: execution.attempt,
         actor,
         execution,
+        image,
         message,
         worker,
         environment,

@@ -11,6 +11,7 @@ use crate::clock::{Clock, Time};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
 use crate::id::{ActorId, HostId};
+use crate::revision::{PinnedImage, RevisionImage};
 use crate::store;
 
 /// When a preparation that came to nothing is tried again; twice as long after
@@ -29,6 +30,8 @@ const PREPARE_AGAIN_MOST: Duration = Duration::from_secs(60);
 pub struct Preparation {
     /// The actor; report with its id and revision.
     pub actor: Actor,
+    /// The image that its revision runs; as with [`super::Claim::image`].
+    pub image: RevisionImage,
     _guard: PreparingGuard,
 }
 
@@ -49,34 +52,37 @@ impl Service {
     pub async fn receive_preparation(&self, classes: &[String]) -> Result<Preparation, Error> {
         loop {
             let changed = self.0.actors_changed.notified();
-            let actors = {
-                let mut c = self.0.store.read().await?;
-                let mut actors = store::actors::to_prepare(&mut c).await?;
-                actors.retain(|actor| classes.contains(&actor.queue));
-                actors
-            };
-            if let Some(preparation) = self.0.preparing.begin(actors, &self.0.clock) {
+            let mut c = self.0.store.read().await?;
+            let mut actors = store::actors::to_prepare(&mut c).await?;
+            actors.retain(|actor| classes.contains(&actor.queue));
+            if let Some((actor, guard)) = self.0.preparing.begin(actors, &self.0.clock) {
                 // Another receiver may find more.
                 self.0.actors_changed.notify_one();
-                return Ok(preparation);
+                let image = store::revisions::of_actor(&mut c, &actor).await?;
+                return Ok(Preparation { actor, image, _guard: guard });
             }
+            drop(c);
             let _ = tokio::time::timeout(POLL, changed).await;
         }
     }
 
-    /// The images of actors of `classes` that had executions within the last day:
-    /// what a host that just started will be asked for.
+    /// The images of actors of `classes` that had executions within the last day,
+    /// each as it is pinned, where it is: what a host that just started
+    /// will be asked for.
     ///
     /// # Errors
     ///
     /// Only those of every function.
-    pub async fn images_of_late(&self, classes: &[String]) -> Result<Vec<String>, Error> {
+    pub async fn images_of_late(
+        &self,
+        classes: &[String],
+    ) -> Result<Vec<(String, Option<PinnedImage>)>, Error> {
         let since = self.0.clock.now().before(OF_LATE);
         let mut c = self.0.store.read().await?;
         let mut images = store::actors::images_since(&mut c, since).await?;
-        images.retain(|(class, _)| classes.contains(class));
+        images.retain(|image| classes.contains(&image.class));
         images.truncate(MOST_OF_LATE);
-        Ok(images.into_iter().map(|(_, image)| image).collect())
+        Ok(images.into_iter().map(|image| (image.reference, image.pinned)).collect())
     }
 
     /// Says that a host has begun to make the image of an actor ready, which takes
@@ -110,6 +116,29 @@ impl Service {
     ) -> Result<bool, Error> {
         // One blank, as in Abaco.
         self.set_actor_status(actor, revision, ActorStatus::Ready, " ", Some(host)).await
+    }
+
+    /// Says which image a host found for a revision of an actor, and hears which one
+    /// the revision runs: that of the first host to say it. `None` when the actor is
+    /// gone.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn pin_image(
+        &self,
+        actor: &ActorId,
+        image: &RevisionImage,
+        found: PinnedImage,
+    ) -> Result<Option<PinnedImage>, Error> {
+        let now = self.0.clock.now();
+        let (actor, image) = (actor.clone(), image.clone());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move { store::revisions::pin(c, &actor, &image, &found, now).await })
+            })
+            .await
     }
 
     /// Says what an actor at `revision` waits for: it stays SUBMITTED, with
@@ -209,7 +238,7 @@ struct Tries {
 impl Preparing {
     /// Begins with the first of `actors`, which are all that are to be prepared,
     /// whose time has come.
-    fn begin(&self, actors: Vec<Actor>, clock: &Clock) -> Option<Preparation> {
+    fn begin(&self, actors: Vec<Actor>, clock: &Clock) -> Option<(Actor, PreparingGuard)> {
         let now = clock.now();
         let keys: HashSet<Prepared> =
             actors.iter().map(|actor| (actor.id.clone(), actor.revision)).collect();
@@ -225,7 +254,7 @@ impl Preparing {
                 Some(_) => continue,
             }
             let guard = PreparingGuard { preparing: self.clone(), key, clock: clock.clone() };
-            return Some(Preparation { actor, _guard: guard });
+            return Some((actor, guard));
         }
         None
     }

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
 use crate::json::Json;
 use crate::permission::Tenant;
+use crate::revision::PinnedImage;
 
 pub(crate) async fn insert(c: &mut Connection, actor: &Actor) -> Result<(), Error> {
     let text = "insert into actors (id, tenant, owner, name, description, image, stateless, kind, \
@@ -153,17 +154,28 @@ pub(crate) async fn to_prepare(c: &mut Connection) -> Result<Vec<Actor>, Error> 
     rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
 }
 
-/// The classes and images of actors whose last execution was accepted since
-/// `since`, the most recent first.
+/// An image that executions of late were of.
+pub(crate) struct ImageOfLate {
+    pub(crate) class: String,
+    pub(crate) reference: String,
+    pub(crate) pinned: Option<PinnedImage>,
+}
+
+/// The images of actors whose last execution was accepted since `since`, the most
+/// recent first.
 pub(crate) async fn images_since(
     c: &mut Connection,
     since: Time,
-) -> Result<Vec<(String, String)>, Error> {
-    let rows = sql("select image as id, queue, max(accepted_us) as accepted_us from ( \
-             select a.image, a.queue, (select e.accepted_us from executions e \
-                 where e.actor_id = a.id order by e.sequence desc limit 1) as accepted_us \
-             from actors a where a.status in ('SUBMITTED', 'READY')) late \
-         where accepted_us >= $1 group by image, queue order by 3 desc")
+) -> Result<Vec<ImageOfLate>, Error> {
+    let rows = sql("select image as id, digest, coalesce(made, false) as made, queue, \
+             max(accepted_us) as accepted_us from ( \
+             select a.image, a.queue, r.digest, r.made, \
+                 (select e.accepted_us from executions e \
+                  where e.actor_id = a.id order by e.sequence desc limit 1) as accepted_us \
+             from actors a left join revisions r \
+                 on r.actor_id = a.id and r.revision = a.revision \
+             where a.status in ('SUBMITTED', 'READY')) late \
+         where accepted_us >= $1 group by image, digest, made, queue order by 5 desc")
     .bind(since.micros())
     .fetch_all(c)
     .await
@@ -171,7 +183,11 @@ pub(crate) async fn images_since(
     rows.iter()
         .map(|row| {
             let fields = Fields::of(row, "actors");
-            Ok((fields.get("queue")?, fields.get("id")?))
+            Ok(ImageOfLate {
+                class: fields.get("queue")?,
+                reference: fields.get("id")?,
+                pinned: super::revisions::pinned(&fields)?,
+            })
         })
         .collect()
 }

@@ -22,6 +22,7 @@ mod migrations;
 mod plans;
 mod postgres;
 pub(crate) mod results;
+pub(crate) mod revisions;
 mod sql;
 mod sqlite;
 pub(crate) mod state;

@@ -7,13 +7,16 @@ use sqlx::AssertSqlSafe;
 use sqlx::PgConnection;
 
 use super::sql::{Connection, Value};
-use super::{Store, accept, actors, executions, logs, messages, state, workers};
+use super::{
+    Store, accept, actors, executions, logs, messages, results, revisions, state, workers,
+};
 use crate::clock::Time;
 use crate::config::{DatabaseConfig, PostgresConfig};
 use crate::execution::{Finish, Outcome, Phase};
 use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
 use crate::json::Json;
 use crate::message::NewMessage;
+use crate::revision::PinnedImage;
 use crate::store;
 
 tokio::task_local! {
@@ -99,6 +102,10 @@ const MANY: &str = "
                case when e % 20 = 0 or e % 200 = 1 then null else 2000000 + e end, 6
         from generate_series(1, 100000) e;
     insert into messages select id, 'text', 'x', 'str', '[]' from executions;
+    insert into results (execution_id, number, epoch, bytes, created_us)
+        select id, 1, 1, 'result', stored_us from executions where stored_us is not null;
+    insert into revisions (actor_id, revision, image, digest, created_us)
+        select id, 1, image, 'sha256:0', 1 from actors;
     insert into log_chunks select id, 0, 'output' from executions where status <> 'SUBMITTED';
     insert into workers select 'worker' || w, 'actor' || 1 + w % 2000, 'host' || w % 50, 'name',
             case when w % 3 = 0 then 'BUSY' else 'READY' end, w, w
@@ -196,13 +203,20 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     let claim = executions::NewClaim { epoch: 1, host, worker, revision: 1, now, lease_until: now };
     assert!(executions::claim(c, waiting, &claim).await.unwrap());
     logs::remove(c, waiting).await.unwrap();
+    results::remove(c, waiting).await.unwrap();
     messages::of_execution(c, waiting).await.unwrap();
+    let of_actor = actors::find(c, actor).await.unwrap().unwrap();
+    let image = revisions::of_actor(c, &of_actor).await.unwrap();
+    let found = PinnedImage { digest: "sha256:0".into(), made: false };
+    revisions::pin(c, actor, &image, &found, now).await.unwrap();
     // Run it.
     assert_eq!(executions::renew(c, running, 1, host, now).await.unwrap(), Some(false));
     assert!(executions::record_phase(c, running, 1, Phase::Started, now).await.unwrap());
     actors::set_ready_by(c, running).await.unwrap();
     let piece = logs::Piece { position: 0, bytes: b"output", truncated: false };
     assert!(logs::append(c, running, 1, piece, 1_000).await.unwrap());
+    let batch = results::Batch { first: 1, results: vec![b"result"[..].into()] };
+    assert!(results::append(c, running, 1, &batch, now).await.unwrap());
     assert!(state::stage(c, running, 1, &Json::empty_object()).await.unwrap());
     // Finish it.
     executions::lock(c, running).await.unwrap();
@@ -213,6 +227,10 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     workers::set_idle(c, worker).await.unwrap();
     // Ask for it.
     assert_eq!(logs::from(c, running, 0).await.unwrap(), b"output");
+    assert!(results::has_untaken(c, running).await.unwrap());
+    assert_eq!(results::take(c, running, now).await.unwrap().unwrap(), b"result");
+    assert_eq!(results::of_execution(c, running).await.unwrap().len(), 1);
+    assert_eq!(results::find(c, running, 1).await.unwrap().unwrap(), b"result");
     assert_eq!(store::waiting::count_of_actor(c, actor).await.unwrap(), 1);
     workers::of_actor(c, actor).await.unwrap();
     // Look after all of them.
@@ -230,6 +248,7 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
         limit: 10,
     };
     let _ = store::waiting::call_for_overdue(c, overdue).await;
+    results::remove_expired(c, Time::from_micros(1_000)).await.unwrap();
     logs::remove_expired(c, Time::from_micros(2_000_100)).await.unwrap();
     executions::remove_ended(c, Time::from_micros(1_000_200)).await.unwrap();
     actors::remove_ended(c, Some(actor)).await.unwrap();

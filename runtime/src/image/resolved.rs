@@ -8,6 +8,9 @@ use super::manifest::{is_config, is_index, is_layer};
 use super::store::StoreError;
 use crate::digest::{DiffId, Digest};
 
+/// Annotation of the manifests of images that were made and not fetched.
+pub(super) const MADE: &str = "dev.abax.made";
+
 /// An image of the store: what a container starts from. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -132,6 +135,13 @@ impl Image {
         let mut hex = self.shared.id.hex();
         hex.truncate(12);
         hex
+    }
+
+    /// Whether it was built or imported by us, so that no registry gave it this manifest.
+    #[must_use]
+    pub fn was_made_here(&self) -> bool {
+        let annotations = self.shared.manifest.annotations().as_ref();
+        annotations.is_some_and(|annotations| annotations.contains_key(MADE))
     }
 
     /// The digest of the manifest: what a registry knows the image by.

@@ -22,7 +22,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, MediaType};
 use super::blob::{BlobLock, BlobWriter};
 use super::lock::{self, Lock};
 use super::manifest::MANIFEST_LIMIT_BYTES;
-use super::resolved::{Image, Layer};
+use super::resolved::{Image, Layer, MADE};
 use super::unpack::UnpackLimits;
 use crate::digest::{DiffId, Digest, ParseDigestError};
 use crate::reference::{ParseError, Reference};
@@ -435,6 +435,7 @@ impl Store {
             "mediaType": MediaType::ImageManifest,
             "config": descriptor(MediaType::ImageConfig, config.len() as u64, &config_digest),
             "layers": layers,
+            "annotations": { MADE: "true" },
         });
         let manifest = manifest.to_string().into_bytes();
         self.add_image(&manifest, names)
