@@ -18,6 +18,7 @@ use crate::cron::Cron;
 use crate::error::Error;
 use crate::id::ActorId;
 use crate::json::Json;
+use crate::mount::{ActorMount, HostAccess};
 use crate::permission::{Caller, Tenant};
 
 /// A registered image and its settings.
@@ -77,6 +78,15 @@ pub struct Actor {
     pub queue: String,
     /// Seconds for which it wants its logs kept; -1 for ever.
     pub log_ex: Option<i64>,
+    /// Seconds that an execution may run, where the host allows more.
+    pub max_run_time: Option<u32>,
+    /// User and group of the hosts as which its containers run; none for the
+    /// image's. By the operator's word when its settings were written last.
+    pub user: Option<(u32, u32)>,
+    /// Its owner's home directory on the hosts.
+    pub home: Option<String>,
+    /// What its containers see of the hosts.
+    pub mounts: Vec<ActorMount>,
     /// When it is executed without a message.
     pub cron: Cron,
     /// The workers that an admin asked for: so many executions may run at once,
@@ -89,6 +99,13 @@ impl Actor {
     #[must_use]
     pub fn dbid(&self) -> String {
         format!("{}_{}", self.tenant, self.id)
+    }
+
+    /// Gives its containers of their hosts what the operator lets them have.
+    pub(crate) fn place(&mut self, access: &HostAccess) {
+        self.user = access.user.filter(|_| !self.use_container_uid);
+        self.home = access.home_of(&self.owner, &self.tenant);
+        self.mounts = access.mounts_of(&self.owner, &self.tenant, self.privileged);
     }
 
     /// The memory limit in bytes, if it has one.
@@ -206,6 +223,8 @@ pub struct NewActor {
     pub queue: String,
     /// Seconds; -1 for ever.
     pub log_ex: Option<i64>,
+    /// See [`Actor::max_run_time`]; at least 1.
+    pub max_run_time: Option<i64>,
     /// See [`Cron`]; one that is registered is on. An update without one keeps
     /// the one that there is.
     pub cron_schedule: Option<String>,
@@ -235,6 +254,7 @@ impl NewActor {
             default_environment: Json::empty_object(),
             queue: "default".to_owned(),
             log_ex: None,
+            max_run_time: None,
             cron_schedule: None,
             cron_on: false,
         }
@@ -282,6 +302,9 @@ impl NewActor {
         }
         if self.log_ex.is_some_and(|n| n < -1) {
             return Err(Error::invalid("log_ex", "must be seconds, or -1 for ever"));
+        }
+        if self.max_run_time.is_some_and(|n| u32::try_from(n).is_err() || n < 1) {
+            return Err(Error::invalid("max_run_time", "must be whole seconds from 1 on"));
         }
         if !config.queues.contains(&self.queue) {
             return Err(Error::invalid("queue", "Invalid queue name."));
@@ -459,6 +482,7 @@ mod tests {
         assert_eq!(bad(|n| n.mem_limit = Some("much".into())), "mem_limit");
         assert_eq!(bad(|n| n.max_cpus = Some(-1)), "max_cpus");
         assert_eq!(bad(|n| n.log_ex = Some(-2)), "log_ex");
+        assert_eq!(bad(|n| n.max_run_time = Some(0)), "max_run_time");
         assert_eq!(bad(|n| n.webhook = "ftp://host/".into()), "webhook");
         assert_eq!(
             bad(|n| n.default_environment = Json::parse("[]").unwrap()),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::host::DefaultLimits;
+use crate::mount::HostAccess;
 use crate::permission::Tenant;
 
 /// Settings of a [`crate::Service`]; [`Config::sqlite`] has the defaults.
@@ -50,6 +51,8 @@ pub struct Config {
     pub default_limits: DefaultLimits,
     /// The queues that an actor may name; `default` and `special`.
     pub queues: Vec<String>,
+    /// What containers have of their hosts; nothing.
+    pub host_access: HostAccess,
     /// How long deleting an actor waits for its running executions; 20 s.
     pub delete_wait: Duration,
     /// How long a stateless actor's worker stays that has nothing to do; 30 s.
@@ -194,6 +197,7 @@ impl Config {
             max_workers_per_actor: 6,
             default_limits: DefaultLimits::default(),
             queues: vec!["default".to_owned(), "special".to_owned()],
+            host_access: HostAccess::default(),
             delete_wait: Duration::from_secs(20),
             worker_idle: Duration::from_secs(30),
             sync_worker_idle: Duration::from_secs(600),

@@ -1,5 +1,7 @@
 //! What executions send back, over HTTP; and waiting for it.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
 mod service;
 
 use std::sync::Arc;

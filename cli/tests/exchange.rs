@@ -1,12 +1,16 @@
-//! What executions are given as files and send back through the socket. Needs root.
+//! What executions are given, see of their hosts, and send back. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
 
 mod machine;
 
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
-use machine::{Machine, Served};
+use abax_testbed::{Compression, Layout, Registry};
+
+use machine::{Machine, Served, eventually};
+use serde_json::json;
 
 fn has_ended(execution: &serde_json::Value) -> bool {
     execution["status"] != "SUBMITTED" && execution["status"] != "RUNNING"
@@ -95,6 +99,142 @@ fn results_are_read_one_after_the_other_while_it_runs_and_afterwards() {
     assert_eq!((status, listed["result"].as_array().unwrap().len()), (200, 4), "{listed:#}");
     let path = format!("/actors/{id}/executions/{execution}/results/4");
     assert!(bytes(&machine, &served, "GET", &path, "").ends_with("result: last"));
+    served.stop(Duration::from_secs(20));
+    machine.assert_clean();
+}
+
+/// Registers an actor of an administrator's, past the short words of the command.
+fn register(served: &Served<'_>, settings: &serde_json::Value) {
+    let (status, answer) = served.http("POST", "/actors", &settings.to_string());
+    assert_eq!(status, 201, "{answer:#}");
+}
+
+fn output_of(served: &Served<'_>, actor: &str) -> String {
+    let execution = served.ok(&["send", actor, "x"]);
+    let ended = served.wait_for(actor, &execution, has_ended);
+    assert_eq!(ended["outcome"], "succeeded", "{ended:#}");
+    served.ok(&["logs", actor, &execution])
+}
+
+#[test]
+fn executions_see_of_their_hosts_what_the_operator_says_and_as_whom() {
+    let shared = tempfile::tempdir().unwrap();
+    let path = shared.path().display();
+    for name in ["ro", "rw/ada", "rw/admin", "more"] {
+        std::fs::create_dir_all(shared.path().join(name)).unwrap();
+        std::fs::write(shared.path().join(name).join("file"), name).unwrap();
+    }
+    let open = |name: &str| {
+        let path = shared.path().join(name);
+        std::os::unix::fs::chown(path, Some(12_345), Some(70_000)).unwrap();
+    };
+    ["rw/admin", "more", "ro", "ro/file"].into_iter().for_each(open);
+    std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let settings = format!(
+        "uid = 12345\ngid = 70000\nhome = \"{path}/rw/{{username}}\"\n\
+         mounts = [\"{path}/ro:/ro:ro\", \"{{tasdir}}:/home/{{username}}:rw\"]\n\
+         privileged_mounts = [\"{path}/more:/more:rw\"]"
+    );
+    let machine = Machine::with_settings("", &settings);
+    let script = "echo $(id -u):$(id -g) $(cat /ro/file) $(cat /home/admin/file); \
+                  (echo x >/ro/file) 2>/dev/null && echo wrote to ro; \
+                  (echo made >/home/admin/made) 2>/dev/null && echo made; \
+                  ls /more 2>/dev/null; grep -c '^CapEff:.0000000000000000' /proc/self/status";
+    machine.import_script("looks", script);
+    let served = machine.serve();
+    for (name, setting) in
+        [("plain", "description"), ("own", "useContainerUid"), ("privileged", "privileged")]
+    {
+        let value = if name == "plain" { json!("") } else { json!(true) };
+        register(&served, &json!({ "image": "looks", "name": name, setting: value }));
+    }
+    let shown = served.json(&["show", "plain"]);
+    assert_eq!((&shown["uid"], &shown["gid"]), (&json!(12_345), &json!(70_000)), "{shown:#}");
+    assert_eq!(
+        shown["mounts"],
+        json!([
+            { "host_path": format!("{path}/ro"), "container_path": "/ro", "mode": "ro" },
+            { "host_path": format!("{path}/rw/admin"), "container_path": "/home/admin", "mode": "rw" },
+        ])
+    );
+    assert_eq!(output_of(&served, "plain"), "12345:70000 ro rw/admin\nmade\n1");
+    let made = std::fs::metadata(shared.path().join("rw/admin/made")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (12_345, 70_000));
+    // The image's user is root there, and nobody here.
+    assert_eq!(output_of(&served, "own"), "0:0 ro rw/admin\n1");
+    assert_eq!(served.json(&["show", "own"])["uid"], json!(null));
+    // With all rights but the user's own: a mount that is read-only stays so.
+    assert_eq!(output_of(&served, "privileged"), "12345:70000 ro rw/admin\nmade\nfile\n1");
+    assert_eq!(std::fs::read_to_string(shared.path().join("ro/file")).unwrap(), "ro");
+    served.stop(Duration::from_secs(20));
+    machine.assert_clean();
+}
+
+#[test]
+fn an_actor_has_a_limit_on_time_of_its_own_within_the_hosts() {
+    let machine = Machine::with_settings("", "time_limit_seconds = 2");
+    machine.import_script("sleeps", "echo begun; sleep 1000");
+    let served = machine.serve();
+    for (name, limit, seconds) in [("less", 1, 1), ("more", 1_000, 2)] {
+        register(&served, &json!({ "image": "sleeps", "name": name, "maxRunTime": limit }));
+        let execution = served.ok(&["send", name, "x"]);
+        let ended = served.wait_for(name, &execution, has_ended);
+        assert_eq!(
+            (&ended["status"], &ended["outcome"]),
+            (&json!("COMPLETE"), &json!("timed_out"))
+        );
+        assert_eq!(ended["runtime"], seconds, "{ended:#}");
+        assert_ne!(ended["exit_code"], 0, "{ended:#}");
+        let said = ended["final_state"]["Error"].as_str().unwrap();
+        assert!(said.contains(&format!("longer than the limit of {seconds} s")), "{ended:#}");
+    }
+    served.stop(Duration::from_secs(20));
+    machine.assert_clean();
+}
+
+#[test]
+fn a_revision_runs_the_image_that_was_found_for_it_until_an_update_is_forced() {
+    let registry = Registry::start().unwrap();
+    let push = |word: &str| {
+        let layout = Layout::new().unwrap();
+        let tar = abax_testbed::busybox_rootfs_tar().unwrap();
+        let config = json!({ "Cmd": ["/bin/sh", "-c", format!("echo {word}")] });
+        layout.image("v1", &[(&tar, Compression::Gzip)], &config).unwrap();
+        registry.push(&layout, "v1", "it/says:v1").unwrap()
+    };
+    let image = push("one");
+    let machine = Machine::new();
+    let served = machine.serve();
+    let is_ready = |actor: &str| served.json(&["show", actor])["status"] == "READY";
+    served.ok(&["create", "--name", "pinned", &image]);
+    eventually("the first is ready", || is_ready("pinned"));
+    push("two");
+    machine.ok(&["pull", &image]);
+    assert_eq!(output_of(&served, "pinned"), "one", "whatever its name is now");
+    served.ok(&["create", "--name", "later", &image]);
+    assert_eq!(output_of(&served, "later"), "two");
+
+    push("three");
+    assert_eq!(output_of(&served, "later"), "two");
+    served.ok(&["update", "pinned", "--force"]);
+    eventually("the update is ready", || is_ready("pinned"));
+    assert_eq!(served.json(&["show", "pinned"])["revision"], 2);
+    assert_eq!(output_of(&served, "pinned"), "three", "it was pulled anew");
+    assert_eq!(output_of(&served, "later"), "two");
+    // What has gone from the host comes from the registry by its digest.
+    machine.ok(&["rmi", &image]);
+    assert_eq!(output_of(&served, "pinned"), "three");
+
+    // What was made here stands above the registry.
+    let local = format!("{}/made/here:v1", registry.address());
+    machine.import_script(&local, "echo local one");
+    served.ok(&["create", "--name", "local", &local]);
+    eventually("the local one is ready", || is_ready("local"));
+    machine.import_script(&local, "echo local two");
+    assert_eq!(output_of(&served, "local"), "local one");
+    served.ok(&["update", "local", "--force"]);
+    eventually("the local update is ready", || is_ready("local"));
+    assert_eq!(output_of(&served, "local"), "local two");
     served.stop(Duration::from_secs(20));
     machine.assert_clean();
 }

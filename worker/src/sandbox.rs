@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use abax_actors::{
-    Actor, Chain, Claim, Clock, Finish, Json, MessageBody, Outcome, Phase, Phases, PinnedImage,
-    Time, TraceParent, Usage,
+    Actor, ActorMount, Chain, Claim, Clock, Finish, Json, MessageBody, Outcome, Phase, Phases,
+    PinnedImage, Time, TraceParent, Usage,
 };
 use abax_runtime::Runtime;
 use abax_runtime::cgroup::Limits;
 use abax_runtime::container::{
-    Container, Content, ExitStatus, Isolation, Launcher, Options, Provision, Stdio,
+    Container, Content, ExitStatus, HostUser, Isolation, Launcher, Mount, MountSource, Options,
+    Provision, Stdio,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use tracing::{Span, info_span};
@@ -151,7 +152,7 @@ impl Sandbox {
 
         let running = info_span!("run").entered();
         let watched = Watched { live, container: &container, stop, wake, results: &results };
-        let stopped = watched.attend(config, &mut output, begun);
+        let stopped = watched.attend(time_limit(config, &claim.actor), &mut output, begun);
         let exit = container.wait();
         let finished = live.reached(Phase::Exited);
         live.results.read(&results, &live.output, true);
@@ -220,12 +221,20 @@ impl Sandbox {
             env.retain(|(name, _)| name != TRACEPARENT);
             env.push((TRACEPARENT.to_owned(), trace.to_string()));
         }
+        let actor = &claim.actor;
+        let user = actor.user.and_then(|(uid, gid)| HostUser::new(uid, gid).ok());
         Options {
             env,
+            user: user.map(|HostUser { uid, gid }| format!("{uid}:{gid}")),
+            host_user: user,
+            mounts: actor.mounts.iter().map(mount).collect(),
             provisions: provisions(claim, results),
             network: config.network.clone(),
             limits,
-            isolation: Isolation::Unprivileged,
+            isolation: match actor.privileged {
+                true => Isolation::Privileged,
+                false => Isolation::Unprivileged,
+            },
             keep: false,
             ca_bundle: self.runtime.config().ca_bundle.clone(),
             ..Options::default()
@@ -236,6 +245,14 @@ impl Sandbox {
 const ACCESS_TOKEN: &str = "_abaco_access_token";
 /// Where containers find a message of bytes, as Abaco has it.
 const BINARY_MESSAGE: &str = "/_abaco_binary_data";
+
+fn mount(mount: &ActorMount) -> Mount {
+    Mount {
+        source: MountSource::Bind(mount.host_path.clone().into()),
+        target: mount.container_path.clone().into(),
+        read_only: mount.is_read_only(),
+    }
+}
 
 /// The socket for results, and the message where it is of bytes.
 fn provisions(claim: &Claim, results: &Arc<UnixDatagram>) -> Vec<Provision> {
@@ -255,6 +272,12 @@ fn limits(config: &Config, actor: &Actor) -> Limits {
         nano_cpus: actor.max_cpus.or(config.limits.nano_cpus),
         ..config.limits
     }
+}
+
+/// The actor's limit on time, where it is no longer than ours.
+fn time_limit(config: &Config, actor: &Actor) -> Option<Duration> {
+    let wanted = actor.max_run_time.map(|seconds| Duration::from_secs(seconds.into()));
+    [wanted, config.time_limit].into_iter().flatten().min()
 }
 
 /// No input; one pipe for output and errors.
@@ -298,13 +321,18 @@ const NO_ROOM: Duration = Duration::from_millis(50);
 impl Watched<'_> {
     /// Reads output and results until the first process ends; ends it itself when
     /// the time is over or it is told to.
-    fn attend(&self, config: &Config, output: &mut PipeReader, begun: Instant) -> Option<Stopped> {
+    fn attend(
+        &self,
+        time_limit: Option<Duration>,
+        output: &mut PipeReader,
+        begun: Instant,
+    ) -> Option<Stopped> {
         let Self { live, container, stop, wake, results } = *self;
         let mut stopped = None;
         let mut open = true;
         loop {
             if stopped.is_none() {
-                let over = config.time_limit.filter(|limit| begun.elapsed() >= *limit);
+                let over = time_limit.filter(|limit| begun.elapsed() >= *limit);
                 stopped = match stop.reason() {
                     Some(_) => Some(Stopped::Told),
                     None => over.map(Stopped::Time),
@@ -316,7 +344,7 @@ impl Watched<'_> {
             // The lease may be longer by then.
             let mut left = stopped.is_none().then(|| {
                 let lease = stop.lease_left();
-                let limit = config.time_limit.map(|limit| limit.saturating_sub(begun.elapsed()));
+                let limit = time_limit.map(|limit| limit.saturating_sub(begun.elapsed()));
                 limit.map_or(lease, |limit| limit.min(lease))
             });
             let mut fds = vec![PollFd::from_borrowed_fd(container.pidfd(), PollFlags::IN)];

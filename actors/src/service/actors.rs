@@ -60,10 +60,15 @@ impl Service {
             revision: 1,
             queue: String::new(),
             log_ex: None,
+            max_run_time: None,
+            user: None,
+            home: None,
+            mounts: Vec::new(),
             cron,
             wanted_workers: 0,
         };
         apply(&mut actor, new, token);
+        actor.place(&self.0.config.host_access);
         let registered = actor.clone();
         let caller = caller.clone();
         self.0
@@ -123,6 +128,7 @@ impl Service {
         settings.validate(caller, &self.0.config)?;
         let token = self.token(settings.token);
         let now = self.0.clock.now();
+        let access = self.0.config.host_access.clone();
         let (caller, actor) = (caller.clone(), actor.to_owned());
         let updated = self
             .0
@@ -151,6 +157,7 @@ impl Service {
                     }
                     let has_new_link = settings.link != actor.link;
                     apply(&mut actor, settings, token);
+                    actor.place(&access);
                     if has_new_link {
                         check_link(c, &caller, &actor).await?;
                     }
@@ -327,4 +334,5 @@ fn apply(actor: &mut Actor, new: NewActor, token: TokenSetting) {
     actor.default_environment = new.default_environment;
     actor.queue = new.queue;
     actor.log_ex = new.log_ex;
+    actor.max_run_time = new.max_run_time.and_then(|n| u32::try_from(n).ok());
 }

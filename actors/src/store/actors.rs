@@ -13,9 +13,10 @@ pub(crate) async fn insert(c: &mut Connection, actor: &Actor) -> Result<(), Erro
     let text = "insert into actors (id, tenant, owner, name, description, image, stateless, kind, \
                token, token_chosen, webhook, link, hints, privileged, max_workers, mem_limit, \
                max_cpus, use_container_uid, default_environment, status, status_message, state, \
-               created_us, updated_us, revision, queue, log_ex) \
+               created_us, updated_us, revision, queue, log_ex, max_run_time, uid, gid, tasdir, \
+               mounts) \
                values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-               $18, $19, $20, $21, $22, $23, $24, $25, $26, $27)";
+               $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)";
     write(c, text, actor, "register the actor").await
 }
 
@@ -26,7 +27,8 @@ pub(crate) async fn update(c: &mut Connection, actor: &Actor) -> Result<(), Erro
                privileged = $14, max_workers = $15, mem_limit = $16, max_cpus = $17, \
                use_container_uid = $18, default_environment = $19, status = $20, \
                status_message = $21, state = $22, updated_us = $24, revision = $25, queue = $26, \
-               log_ex = $27 \
+               log_ex = $27, max_run_time = $28, uid = $29, gid = $30, tasdir = $31, \
+               mounts = $32 \
                where id = $1 and tenant = $2 and owner = $3 and created_us = $23";
     write(c, text, actor, "update the actor").await
 }
@@ -38,6 +40,7 @@ async fn write(
     doing: &'static str,
 ) -> Result<(), Error> {
     let hints = serde_json::to_string(&actor.hints).expect("texts become JSON");
+    let mounts = serde_json::to_string(&actor.mounts).expect("texts become JSON");
     let (token, token_chosen) = match actor.token {
         TokenSetting::Chosen(wanted) => (wanted, true),
         TokenSetting::Default(wanted) => (wanted, false),
@@ -70,6 +73,11 @@ async fn write(
         .bind(actor.revision)
         .bind(&actor.queue)
         .bind(actor.log_ex)
+        .bind(actor.max_run_time.map(i64::from))
+        .bind(actor.user.map(|(uid, _)| i64::from(uid)))
+        .bind(actor.user.map(|(_, gid)| i64::from(gid)))
+        .bind(&actor.home)
+        .bind(mounts)
         .execute(c)
         .await
         .map_err(failed(doing))?;
@@ -297,6 +305,7 @@ pub(crate) async fn remove_ended(
 fn read(fields: &Fields<'_>) -> Result<Actor, Error> {
     let json = |text: String| Json::parse(&text).ok();
     let token: bool = fields.get("token")?;
+    let id = |column| fields.parsed_if_any(column, |n: i64| u32::try_from(n).ok());
     Ok(Actor {
         id: fields.parsed("id", |text: String| ActorId::parse(&text))?,
         tenant: Tenant::new(fields.get::<String>("tenant")?),
@@ -328,6 +337,13 @@ fn read(fields: &Fields<'_>) -> Result<Actor, Error> {
         revision: fields.get("revision")?,
         queue: fields.get("queue")?,
         log_ex: fields.get("log_ex")?,
+        max_run_time: fields.parsed_if_any("max_run_time", |n: i64| u32::try_from(n).ok())?,
+        user: match (id("uid")?, id("gid")?) {
+            (Some(uid), Some(gid)) => Some((uid, gid)),
+            _ => None,
+        },
+        home: fields.get("tasdir")?,
+        mounts: fields.parsed("mounts", |text: String| serde_json::from_str(&text).ok())?,
         cron: super::cron::read(fields)?,
         wanted_workers: fields.parsed("wanted_workers", |n: i64| u32::try_from(n).ok())?,
     })

@@ -106,6 +106,7 @@ fn settings(reader: &mut Reader<'_>) -> NewActor {
     }
     new.queue = reader.string("queue").unwrap_or(new.queue);
     new.log_ex = reader.integer("log_ex");
+    new.max_run_time = reader.integer("max_run_time");
     new.cron_schedule = reader.string("cron_schedule");
     new.cron_on = reader.boolean("cron_on").unwrap_or(false);
     new
@@ -172,13 +173,14 @@ pub(super) fn object(actor: &Actor) -> Object {
         .with("state", &actor.state)
         .with("create_time", actor.created.iso_millis())
         .with("last_update_time", actor.updated.iso_millis())
-        .with("mounts", json!([]))
+        .with("mounts", &actor.mounts)
         .with("revision", actor.revision)
-        .with("tasdir", ())
-        .with("uid", ())
-        .with("gid", ())
+        .with("tasdir", &actor.home)
+        .with("uid", actor.user.map(|(uid, _)| uid))
+        .with("gid", actor.user.map(|(_, gid)| gid))
         .with("queue", &actor.queue)
         .with("log_ex", actor.log_ex)
+        .with("max_run_time", actor.max_run_time)
         .with("cron_on", actor.cron.on)
         .with("cron_schedule", &actor.cron.schedule)
         .with("cron_next_ex", actor.cron.next_text())

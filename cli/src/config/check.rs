@@ -55,6 +55,9 @@ impl Settings {
                 ));
             }
         }
+        if let Err(error) = self.host_access() {
+            found.problems.push(format!("{error:#}"));
+        }
         if let Some(path) = &self.api.signing_key_file {
             check_key(path, &mut found);
         }

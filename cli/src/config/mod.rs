@@ -12,6 +12,8 @@ mod secret;
 
 mod check;
 
+mod host_access;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -101,6 +103,16 @@ pub(crate) struct Service {
     pub(crate) cpus: Option<f64>,
     pub(crate) pids: Option<u64>,
     pub(crate) log_limit_bytes: u64,
+    pub(crate) binary_limit_bytes: usize,
+    pub(crate) nonce_in_environment: String,
+    pub(crate) result_limit_bytes: u64,
+    pub(crate) results_limit_bytes: u64,
+    pub(crate) result_expiry_hours: u64,
+    mounts: Vec<String>,
+    privileged_mounts: Vec<String>,
+    home: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
     pub(crate) execution_retention_days: Option<u64>,
     pub(crate) workers_per_actor: u32,
     pub(crate) worker_idle_seconds: u64,
@@ -326,6 +338,10 @@ mod tests {
              log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
              execution_retention_days = 30\nworkers_per_actor = 2\nworker_idle_seconds = 3\n\
              sync_worker_idle_seconds = 4\nworker_ttl_seconds = 5\n\
+             binary_limit_bytes = 1\n\
+             nonce_in_environment = \"yes\"\nresult_limit_bytes = 1\nresults_limit_bytes = 1\n\
+             result_expiry_hours = 1\nmounts = [\"/a:/a:ro\"]\nprivileged_mounts = [\"/b:/b:rw\"]\n\
+             home = \"/home/{username}\"\nuid = 1000\ngid = 1000\n\
              host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
              [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example/\"\n\
              signing_key_file = \"/k\"\ndrain_seconds = 1\nwebhook_networks = [\"10.0.0.0/8\"]\n\

@@ -111,6 +111,26 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "Processes and threads of an execution, beside the bound that all share.";
     "service.log_limit_bytes" "ABAX_SERVICE_LOG_LIMIT_BYTES" [] Whole(1, 1 << 32), Value("1000000"),
         "What is kept of an execution's output.";
+    "service.binary_limit_bytes" "ABAX_SERVICE_BINARY_LIMIT_BYTES" [] Whole(1, 1 << 29), Value("16777216"),
+        "The largest message of bytes.";
+    "service.nonce_in_environment" "ABAX_SERVICE_NONCE_IN_ENVIRONMENT" [] OneOf(&["no", "yes"]), Value("no"),
+        "Whether containers see the nonce that a message was sent with, as Abaco's do.";
+    "service.result_limit_bytes" "ABAX_SERVICE_RESULT_LIMIT_BYTES" [] Whole(1, 1 << 26), Value("1048576"),
+        "The largest result that an execution sends back; the kernel's limit on datagrams may be lower.";
+    "service.results_limit_bytes" "ABAX_SERVICE_RESULTS_LIMIT_BYTES" [] Whole(1, 1 << 32), Value("67108864"),
+        "What the results of one execution may have together.";
+    "service.result_expiry_hours" "ABAX_SERVICE_RESULT_EXPIRY_HOURS" [] Whole(1, 876_000), Value("24"),
+        "How long results are kept.";
+    "service.mounts" "ABAX_SERVICE_MOUNTS" [] Texts, Value(""),
+        "What all executions see of their hosts, each as `HOST:CONTAINER:ro` or `HOST:CONTAINER:rw`; paths may name `{username}`, `{tenant_id}` and `{tasdir}`.";
+    "service.privileged_mounts" "ABAX_SERVICE_PRIVILEGED_MOUNTS" [] Texts, Value(""),
+        "What executions of privileged actors see besides.";
+    "service.home" "ABAX_SERVICE_HOME" [] Text, Words("none"),
+        "The home directory of an actor's owner on the hosts, which mounts name as `{tasdir}`: `/home/{username}`.";
+    "service.uid" "ABAX_SERVICE_UID" [] Whole(1, 2_147_483_647), Words("the image's"),
+        "The user of the hosts as which executions run; needs `service.gid`.";
+    "service.gid" "ABAX_SERVICE_GID" [] Whole(1, 2_147_483_647), Words("the image's"),
+        "The group of the hosts as which executions run; needs `service.uid`.";
     "service.execution_retention_days" "ABAX_SERVICE_EXECUTION_RETENTION_DAYS" [] Whole(1, 36_500), Words("for ever"),
         "How long executions that have ended are kept.";
     "service.workers_per_actor" "ABAX_SERVICE_WORKERS_PER_ACTOR" [] Whole(1, 10_000), Value("6"),

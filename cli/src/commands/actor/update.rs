@@ -11,7 +11,7 @@ use crate::client::{Body, Client, text};
 use crate::output;
 
 /// What an update would reset to its default if it were left out.
-const KEPT: [&str; 17] = [
+const KEPT: [&str; 18] = [
     "image",
     "description",
     "stateless",
@@ -28,6 +28,7 @@ const KEPT: [&str; 17] = [
     "default_environment",
     "queue",
     "log_ex",
+    "max_run_time",
     "cron_on",
 ];
 

@@ -40,6 +40,12 @@ pub(super) fn actors(
     config.worker_idle = Duration::from_secs(service.worker_idle_seconds);
     config.sync_worker_idle = Duration::from_secs(service.sync_worker_idle_seconds);
     config.worker_ttl = Duration::from_secs(service.worker_ttl_seconds);
+    config.max_binary_bytes = service.binary_limit_bytes;
+    config.nonce_in_environment = service.nonce_in_environment == "yes";
+    config.max_result_bytes = service.result_limit_bytes;
+    config.max_results_bytes = service.results_limit_bytes;
+    config.result_expiry = Duration::from_secs(service.result_expiry_hours * 3600);
+    config.host_access = settings.host_access()?;
     config.execution_retention =
         service.execution_retention_days.map(|days| Duration::from_secs(days * 86_400));
     Ok(config)
