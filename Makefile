@@ -1,6 +1,6 @@
 # Every target runs as root on a Debian machine and needs nothing beforehand:
 # testbed/install.sh fetches what is missing from Debian's packages.
-.PHONY: test lint packages demo bench chaos compose-test manifests-test
+.PHONY: test lint packages demo bench chaos load compose-test manifests-test
 
 CARGO ?= cargo
 nextest := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
@@ -50,6 +50,17 @@ manifests-test: packages
 	python3 -m venv target/manifests
 	target/manifests/bin/pip --quiet install --requirement testbed/manifests/requirements.txt
 	target/manifests/bin/python testbed/manifests/check.py .
+
+# Ten minutes of a hundred messages a second of every kind, with halts, deletes and
+# a restart: all that was accepted ends, and nothing is left. SHAPE=cluster for
+# PostgreSQL and RabbitMQ; LOAD_SECONDS and RATE for less or more.
+LOAD_SECONDS ?= 600
+RATE ?= 100
+SHAPE ?= embedded
+load: packages
+	$(CARGO) build --release --locked --package abax-cli
+	gcc -O2 -Wall -Wextra -Werror -static -o target/work testbed/load/work.c
+	python3 -B testbed/load/mixed.py target/release/abax target/work --duration $(LOAD_SECONDS) --rate $(RATE) --shape $(SHAPE)
 
 # A site of several hosts under load, while everything fails at random. SEED
 # replays a schedule, DURATION is in seconds; `make test` takes 180. BEFORE is an
