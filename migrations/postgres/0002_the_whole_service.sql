@@ -60,7 +60,8 @@ create table results (
 create index results_by_age on results (created_us);
 
 -- Who may do what: `kind` is actor, alias or config; `object` is the actor's id,
--- or the name within the tenant. `position` is the order of the entries.
+-- or the name within the tenant. `position` is the order of the entries. The
+-- owner's entry comes and goes with the object, by the triggers below.
 create table permissions (
     tenant text not null,
     kind text not null,
@@ -123,6 +124,8 @@ create table configs (
     primary key (tenant, name)
 );
 
+create index configs_sealed on configs (key_name) where key_name is not null;
+
 -- Each of those, as an actor's id or as an alias.
 create table config_actors (
     tenant text not null,
@@ -133,6 +136,54 @@ create table config_actors (
 );
 
 create index config_actors_by_item on config_actors (tenant, item);
+
+-- An owner may do everything with what is new, and what is gone leaves nothing
+-- behind: neither permissions nor a name that configs would go to whoever takes it
+-- next.
+create function actor_is_owned() returns trigger language plpgsql as $$ begin
+    insert into permissions (tenant, kind, object, user_name, level, position)
+        values (new.tenant, 'actor', new.id, new.owner, 'UPDATE', 0);
+    return null;
+end $$;
+create function alias_is_owned() returns trigger language plpgsql as $$ begin
+    insert into permissions (tenant, kind, object, user_name, level, position)
+        values (new.tenant, 'alias', new.alias, new.owner, 'UPDATE', 0);
+    return null;
+end $$;
+create function config_is_owned() returns trigger language plpgsql as $$ begin
+    insert into permissions (tenant, kind, object, user_name, level, position)
+        values (new.tenant, 'config', new.name, new.owner, 'UPDATE', 0);
+    return null;
+end $$;
+create function actor_is_gone() returns trigger language plpgsql as $$ begin
+    delete from permissions
+        where tenant = old.tenant and kind = 'actor' and object = old.id;
+    delete from config_actors where tenant = old.tenant and item = old.id;
+    return null;
+end $$;
+create function alias_is_gone() returns trigger language plpgsql as $$ begin
+    delete from permissions
+        where tenant = old.tenant and kind = 'alias' and object = old.alias;
+    delete from config_actors where tenant = old.tenant and item = old.alias;
+    return null;
+end $$;
+create function config_is_gone() returns trigger language plpgsql as $$ begin
+    delete from permissions
+        where tenant = old.tenant and kind = 'config' and object = old.name;
+    return null;
+end $$;
+create trigger actors_are_owned after insert on actors
+    for each row execute function actor_is_owned();
+create trigger aliases_are_owned after insert on aliases
+    for each row execute function alias_is_owned();
+create trigger configs_are_owned after insert on configs
+    for each row execute function config_is_owned();
+create trigger actors_are_gone after delete on actors
+    for each row execute function actor_is_gone();
+create trigger aliases_are_gone after delete on aliases
+    for each row execute function alias_is_gone();
+create trigger configs_are_gone after delete on configs
+    for each row execute function config_is_gone();
 
 -- Events on their way to a linked actor or to a webhook.
 create table deliveries (

@@ -60,7 +60,8 @@ create table results (
 create index results_by_age on results (created_us);
 
 -- Who may do what: `kind` is actor, alias or config; `object` is the actor's id,
--- or the name within the tenant. `position` is the order of the entries.
+-- or the name within the tenant. `position` is the order of the entries. The
+-- owner's entry comes and goes with the object, by the triggers below.
 create table permissions (
     tenant text not null,
     kind text not null,
@@ -123,6 +124,8 @@ create table configs (
     primary key (tenant, name)
 );
 
+create index configs_sealed on configs (key_name) where key_name is not null;
+
 -- Each of those, as an actor's id or as an alias.
 create table config_actors (
     tenant text not null,
@@ -133,6 +136,36 @@ create table config_actors (
 );
 
 create index config_actors_by_item on config_actors (tenant, item);
+
+-- An owner may do everything with what is new, and what is gone leaves nothing
+-- behind: neither permissions nor a name that configs would go to whoever takes it
+-- next.
+create trigger actors_are_owned after insert on actors begin
+    insert into permissions (tenant, kind, object, user_name, level, position)
+        values (new.tenant, 'actor', new.id, new.owner, 'UPDATE', 0);
+end;
+create trigger aliases_are_owned after insert on aliases begin
+    insert into permissions (tenant, kind, object, user_name, level, position)
+        values (new.tenant, 'alias', new.alias, new.owner, 'UPDATE', 0);
+end;
+create trigger configs_are_owned after insert on configs begin
+    insert into permissions (tenant, kind, object, user_name, level, position)
+        values (new.tenant, 'config', new.name, new.owner, 'UPDATE', 0);
+end;
+create trigger actors_are_gone after delete on actors begin
+    delete from permissions
+        where tenant = old.tenant and kind = 'actor' and object = old.id;
+    delete from config_actors where tenant = old.tenant and item = old.id;
+end;
+create trigger aliases_are_gone after delete on aliases begin
+    delete from permissions
+        where tenant = old.tenant and kind = 'alias' and object = old.alias;
+    delete from config_actors where tenant = old.tenant and item = old.alias;
+end;
+create trigger configs_are_gone after delete on configs begin
+    delete from permissions
+        where tenant = old.tenant and kind = 'config' and object = old.name;
+end;
 
 -- Events on their way to a linked actor or to a webhook.
 create table deliveries (
