@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use crate::host::DefaultLimits;
 use crate::mount::HostAccess;
 use crate::permission::Tenant;
+use crate::secret::SecretKeys;
 
 /// Settings of a [`crate::Service`]; [`Config::sqlite`] has the defaults.
 #[derive(Clone, Debug)]
@@ -63,6 +64,11 @@ pub struct Config {
     pub worker_ttl: Duration,
     /// What actors have as `token` when they do not say; false.
     pub default_token: bool,
+    /// What secret configs are sealed under; without a key there are no secrets.
+    pub secret_keys: SecretKeys,
+    /// Whether anybody may have the executions of any actor of the tenant get a
+    /// config, as with Abaco; false: only who has UPDATE on the actor.
+    pub configs_for_any_actor: bool,
     /// How often ended leases, expired logs and the like are looked for; 5 s.
     pub sweep_every: Duration,
     /// How long executions stay after their end; for ever when not given.
@@ -203,6 +209,8 @@ impl Config {
             sync_worker_idle: Duration::from_secs(600),
             worker_ttl: Duration::from_secs(86_400),
             default_token: false,
+            secret_keys: SecretKeys::default(),
+            configs_for_any_actor: false,
             sweep_every: Duration::from_secs(5),
             execution_retention: None,
         }

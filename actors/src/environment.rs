@@ -1,15 +1,17 @@
 //! The environment that an execution's container gets from the service.
 
 use crate::actor::Actor;
+use crate::actor_config::as_python;
 use crate::execution::Execution;
 use crate::id::WorkerId;
-use crate::message::{MessageBody, NewMessage};
+use crate::message::{MessageBody, NewMessage, may_be_set};
 
 /// What a schedule sets: when it queued the message.
 pub(crate) const TIME_QUEUED: &str = "Time_msg_queued";
 
 /// All variables but those of the image, which stand below these. Of two with
-/// one name the later wins, so each name occurs once.
+/// one name the later wins, so each name occurs once. A config has a variable of
+/// its own where its name can be one that nothing else takes and nothing runs by.
 ///
 /// `_abaco_access_token` is empty: whoever can issue tokens fills it in.
 pub(crate) fn environment(
@@ -18,6 +20,7 @@ pub(crate) fn environment(
     message: &NewMessage,
     worker: &WorkerId,
     api_server: &str,
+    configs: &[(String, String)],
 ) -> Vec<(String, String)> {
     let mut variables = Variables::default();
     for (name, value) in actor.default_environment.members_as_python().unwrap_or_default() {
@@ -57,7 +60,12 @@ pub(crate) fn environment(
     variables.set("_abaco_actor_state", actor.state.to_python());
     variables.set("_abaco_worker_id", worker.as_str());
     variables.set("_abaco_container_repo", actor.image.clone());
-    variables.set("_actor_configs", "{}");
+    variables.set("_actor_configs", as_python(configs));
+    for (name, value) in configs {
+        if is_plain_name(name) && may_be_set(name) && !variables.has(name) {
+            variables.set(name, value.clone());
+        }
+    }
     variables.0
 }
 
@@ -68,6 +76,12 @@ fn username(actor: &Actor, execution: &Execution, message: &NewMessage) -> Strin
     if scheduled { actor.owner.clone() } else { execution.executor.clone() }
 }
 
+/// Whether a shell takes it for the name of a variable.
+fn is_plain_name(name: &str) -> bool {
+    name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+}
+
 #[derive(Default)]
 struct Variables(Vec<(String, String)>);
 
@@ -75,6 +89,10 @@ impl Variables {
     fn set(&mut self, name: &str, value: impl Into<String>) {
         self.unset(name);
         self.0.push((name.to_owned(), value.into()));
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n == name)
     }
 
     fn unset(&mut self, name: &str) {

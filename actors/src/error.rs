@@ -9,8 +9,16 @@ use std::sync::Arc;
 pub enum Noun {
     /// An actor, by an id.
     Actor,
-    /// What stands in the place of an actor and is no id, so an alias.
+    /// An actor, by what is no id, so by an alias.
+    NamedActor,
+    /// An alias.
     Alias,
+    /// An alias and its actor, where both are needed.
+    AliasAndActor,
+    /// A nonce.
+    Nonce,
+    /// A config.
+    Config,
     /// An execution.
     Execution,
     /// A host.
@@ -24,14 +32,32 @@ pub enum Noun {
 impl fmt::Display for Noun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Actor => "actor",
+            Self::Actor | Self::NamedActor => "actor",
             Self::Alias => "alias",
+            Self::AliasAndActor => "alias and actor",
+            Self::Nonce => "nonce",
+            Self::Config => "config",
             Self::Execution => "execution",
             Self::Host => "host",
             Self::Worker => "worker",
             Self::Result => "result",
         })
     }
+}
+
+/// Why a nonce does not hold, in the words that Abaco's clients know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NonceRefusal {
+    /// There is none, or it is for another actor or alias.
+    #[error("Nonce does not exist.")]
+    Unknown,
+    /// It is for less than this.
+    #[error("Nonce does not have sufficient permissions level.")]
+    TooLow,
+    /// It was used as often as it may be.
+    #[error("No remaining uses left for this nonce.")]
+    UsedUp,
 }
 
 /// Why the service did not do what was asked.
@@ -55,6 +81,34 @@ pub enum Error {
         id: String,
         /// The access that is missing: `READ`, `EXECUTE` or `UPDATE`.
         needed: crate::Level,
+    },
+    /// Who points an alias at an actor needs UPDATE on that one too.
+    #[error("you do not have UPDATE access to the actor you want to associate with this alias")]
+    AliasTarget {
+        /// The actor as it was given.
+        actor: String,
+    },
+    /// The alias stands in a config of somebody else, who did not mean another actor.
+    #[error("alias {alias} stands in config {config}, which you may not change")]
+    AliasInConfig {
+        /// Which alias.
+        alias: String,
+        /// Which config.
+        config: String,
+    },
+    /// The nonce does not let anybody do this.
+    #[error("{0}")]
+    Nonce(#[from] NonceRefusal),
+    /// Nonces are for one actor, and this is for none in particular.
+    #[error("nonces work below their actor or alias only")]
+    NotByNonce,
+    /// There is one of this name already.
+    #[error("{noun} {id} already exists")]
+    AlreadyExists {
+        /// What it is.
+        noun: Noun,
+        /// Its name.
+        id: String,
     },
     /// An attribute that this caller may not set.
     #[error("only admins and privileged users may set {attribute}")]
@@ -142,6 +196,14 @@ pub enum Error {
         found: Option<i64>,
         /// The step that is needed.
         needed: i64,
+    },
+    /// A secret cannot be opened with the keys of this process.
+    #[error("could not open the secret of config {config}")]
+    Sealed {
+        /// Which config.
+        config: String,
+        /// What is wrong.
+        source: crate::secret::OpenError,
     },
     /// A row does not hold what we wrote.
     #[error("{table}.{column} of {row} holds what cannot be read")]

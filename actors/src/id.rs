@@ -87,6 +87,11 @@ fn shuffle(values: &mut [u8], salt: &[u8]) {
 
 static IDS: LazyLock<Hashids> = LazyLock::new(|| Hashids::new(SALT));
 
+/// The text of 64 random bits.
+pub(crate) fn random_text() -> String {
+    IDS.encode(rand::random())
+}
+
 /// The longest text that 64 bits become.
 const LONGEST: usize = 16;
 
@@ -100,7 +105,7 @@ macro_rules! id {
             /// A fresh id of 64 random bits.
             #[must_use]
             pub fn generate() -> Self {
-                Self(IDS.encode(rand::random()))
+                Self(random_text())
             }
 
             /// `text` as an id; `None` when it is not one (so it may be an alias).

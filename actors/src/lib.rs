@@ -31,7 +31,12 @@ mod results;
 mod revision;
 mod worker;
 
+mod actor_config;
+mod alias;
+mod nonce;
+
 mod environment;
+mod secret;
 
 mod metrics;
 mod trace;
@@ -46,10 +51,12 @@ mod queue;
 mod store;
 
 pub use actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
+pub use actor_config::{ActorConfig, ActorConfigUpdate, NewActorConfig};
+pub use alias::Alias;
 pub use clock::{Clock, Time};
 pub use config::{Config, DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig};
 pub use cron::Cron;
-pub use error::{Chain, Error, Noun};
+pub use error::{Chain, Error, NonceRefusal, Noun};
 pub use event::{EventDelivery, EventKind, EventTarget};
 pub use execution::{
     Execution, ExecutionStatus, ExecutionsSummary, Finish, Logs, Outcome, Phase, Phases, Usage,
@@ -60,10 +67,12 @@ pub use json::{Json, JsonError};
 pub use message::{ContentType, MessageBody, NewMessage};
 pub use metrics::describe_metrics;
 pub use mount::{ActorMount, HostAccess, InvalidMount, MountRule};
-pub use permission::{Caller, Level, Role, Tenant};
+pub use nonce::{NewNonce, Nonce, NonceId, NonceOf, NoncePlace};
+pub use permission::{Caller, Level, Permission, Role, Shareable, Tenant};
 pub use queue::{Delivery, QueueState};
 pub use results::ResultEntry;
 pub use revision::{PinnedImage, RevisionImage};
+pub use secret::{OpenError, SecretKeys, SecretKeysError};
 pub use service::{
     Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, Health, Hosts, Interruption, Load,
     Preparation, Readiness, Renewal, Service, Swept, WebhookAnswer, WorkersAsked,

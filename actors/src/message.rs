@@ -239,7 +239,8 @@ const REFUSED: &[&str] = &[
 const REFUSED_PREFIXES: &[&str] =
     &["_abaco_", "_abax_", "LD_", "DYLD_", "PYTHON", "GIT_", "BASH_FUNC_", "MALLOC_", "R_LIBS"];
 
-fn may_be_set(name: &str) -> bool {
+/// Whether it is for somebody who does not choose the program to set this variable.
+pub(crate) fn may_be_set(name: &str) -> bool {
     if name == SYNCHRONOUS {
         return true;
     }

@@ -501,7 +501,7 @@ async fn what_is_not_there_is_said_so(engine: Engine) {
     let other = f.actor().await;
     let sent = f.send(&other, "x").await;
     let alias = f.service.actor(&f.owner, "jane").await;
-    assert!(matches!(alias, Err(Error::NotFound { noun: Noun::Alias, .. })), "{alias:?}");
+    assert!(matches!(alias, Err(Error::NotFound { noun: Noun::NamedActor, .. })), "{alias:?}");
     let unknown = abax_actors::ActorId::generate();
     let unknown = f.service.actor(&f.admin, unknown.as_str()).await;
     assert!(matches!(unknown, Err(Error::NotFound { noun: Noun::Actor, .. })), "{unknown:?}");

@@ -12,6 +12,7 @@ use crate::json::Json;
 use crate::message::check_variable;
 use crate::permission::{Caller, Level};
 use crate::store;
+use crate::store::permissions::{Kind, Object};
 
 /// How far a deletion came while the caller waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ impl Service {
     ///
     /// [`Error::Invalid`], [`Error::Restricted`], [`Error::TooLarge`].
     pub async fn register_actor(&self, caller: &Caller, new: NewActor) -> Result<Actor, Error> {
+        caller.must_be_a_user()?;
         new.validate(caller, &self.0.config)?;
         let now = self.0.clock.now();
         let cron = Cron::registered(new.cron_schedule.clone(), now)?;
@@ -87,15 +89,17 @@ impl Service {
         Ok(registered)
     }
 
-    /// The actors that are the caller's own, oldest first. As with Abaco, an
-    /// admin's list is no longer than another's.
+    /// The actors that are shared with the caller by its name or with everybody,
+    /// its own among them, oldest first. As with Abaco, an admin's list is no longer
+    /// than another's.
     ///
     /// # Errors
     ///
-    /// Only those of every function.
+    /// [`Error::NotByNonce`].
     pub async fn actors(&self, caller: &Caller) -> Result<Vec<Actor>, Error> {
+        caller.must_be_a_user()?;
         let mut c = self.0.store.read().await?;
-        store::actors::of_owner(&mut c, &caller.tenant, &caller.user).await
+        store::actors::visible_to(&mut c, &caller.tenant, &caller.user).await
     }
 
     /// One actor; needs READ.
@@ -110,7 +114,8 @@ impl Service {
 
     /// Replaces an actor's settings; needs UPDATE. Another image, or `force`, is
     /// an image update: SUBMITTED again, and the next revision, for which `force`
-    /// asks the registry anew. Executions that run end with the image they have.
+    /// asks the registry anew. Executions that run end with the image they have. Who
+    /// is neither the owner nor an admin has UPDATE in its own name from now on.
     ///
     /// # Errors
     ///
@@ -171,6 +176,11 @@ impl Service {
                         // Those that there are stay until one has the new image.
                         store::workers::remove_requested(c, &actor.id).await?;
                         store::workers::request(c, &actor.id, now).await?;
+                    }
+                    if caller.user != actor.owner && !caller.is_admin() {
+                        let (tenant, name) = (&actor.tenant, actor.id.as_str());
+                        let object = Object { tenant, kind: Kind::Actor, name };
+                        store::permissions::set(c, object, &caller.user, Level::Update).await?;
                     }
                     Ok(actor)
                 })

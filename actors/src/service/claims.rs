@@ -10,14 +10,18 @@
 //! is lost kills the container and tells nobody.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use tracing::error;
+
+use super::configs::{ForExecution, for_execution};
 use super::events::{Noted, note};
 use super::{POLL, Service};
 use crate::actor::{Actor, ActorStatus};
 use crate::clock::Time;
 use crate::environment::environment;
-use crate::error::Error;
+use crate::error::{Chain, Error};
 use crate::event::{Event, EventKind};
 use crate::execution::{Execution, ExecutionStatus, Outcome, Phase, Phases};
 use crate::host::{DefaultLimits, Needs};
@@ -26,6 +30,7 @@ use crate::message::NewMessage;
 use crate::metrics;
 use crate::queue::{Activation, Capacity, Delivery};
 use crate::revision::RevisionImage;
+use crate::secret::SecretKeys;
 use crate::store::executions::Stored;
 use crate::store::hosts::Stored as Host;
 use crate::store::logs::Piece;
@@ -39,6 +44,9 @@ const NOT_HERE: Duration = Duration::from_millis(500);
 /// When an execution whose claim failed is tried again: what is wrong with the
 /// store or its row is not over at once.
 const CLAIM_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often it is said that a secret cannot be opened.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 
 /// What a claim is known by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -117,8 +125,29 @@ enum Claimed {
     NoRoom,
     /// Not by this host, or not now: it takes nothing, or has no room for so much.
     NotHere,
+    /// Not by this process, which cannot open a secret that it gets.
+    Sealed(Error),
     /// No host could ever run it, so it has ended.
     Hopeless,
+}
+
+/// When it was said last that a secret could not be opened: each execution that
+/// waits for it would say so twice a second.
+#[derive(Debug, Default)]
+pub(super) struct Sealed(Mutex<Option<Instant>>);
+
+impl Sealed {
+    fn say(&self, error: &Error) {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            *said = Some(Instant::now());
+            error!(
+                error = %Chain(error),
+                "an execution waits for a process that can open the secret of its config: \
+                 give this one the same secret keys as the others"
+            );
+        }
+    }
 }
 
 impl Service {
@@ -156,6 +185,7 @@ impl Service {
         let default_capacity = self.0.config.max_workers_per_actor;
         let default_limits = self.0.config.default_limits;
         let api_server = self.0.config.api_server.clone();
+        let keys = self.0.config.secret_keys.clone();
         let actor = delivery.actor.clone();
         let claimed = self
             .0
@@ -163,8 +193,15 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     let lease_until = now.after(lease);
-                    let by =
-                        By { host, now, lease_until, default_capacity, default_limits, api_server };
+                    let by = By {
+                        host,
+                        now,
+                        lease_until,
+                        default_capacity,
+                        default_limits,
+                        api_server,
+                        keys,
+                    };
                     let claimed = claim(c, &execution, &by).await?;
                     if called {
                         follow(c, &actor, claimed, &by).await
@@ -200,6 +237,11 @@ impl Service {
                 Ok(None)
             }
             Ok(Claimed::NotHere) => {
+                delivery.retry_after(NOT_HERE);
+                Ok(None)
+            }
+            Ok(Claimed::Sealed(error)) => {
+                self.0.sealed.say(&error);
                 delivery.retry_after(NOT_HERE);
                 Ok(None)
             }
@@ -390,6 +432,7 @@ struct By {
     default_capacity: u32,
     default_limits: DefaultLimits,
     api_server: String,
+    keys: SecretKeys,
 }
 
 /// What becomes of the activation that a claim was called by.
@@ -426,7 +469,7 @@ async fn follow(
         Claimed::Yes(_) => work.waiting >= spread,
         Claimed::NoRoom | Claimed::Hopeless => work.waiting > 0,
         // It comes back by itself.
-        Claimed::Gone | Claimed::NotHere => false,
+        Claimed::Gone | Claimed::NotHere | Claimed::Sealed(_) => false,
     };
     if !more {
         return Ok((claimed, Follow::Nothing));
@@ -439,7 +482,7 @@ async fn follow(
 }
 
 async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed, Error> {
-    let &By { ref host, now, lease_until, default_capacity, ref api_server, .. } = by;
+    let &By { ref host, now, lease_until, default_capacity, ref api_server, ref keys, .. } = by;
     let Some(stored) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);
     };
@@ -470,6 +513,15 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
     if let Some(refused) = refused_by_host(c, &actor, id, by).await? {
         return Ok(refused);
     }
+    let configs = match for_execution(c, &actor, keys).await? {
+        ForExecution::Values(configs) => configs,
+        ForExecution::NotHere(error) => return Ok(Claimed::Sealed(error)),
+        ForExecution::Never(reason) => {
+            let outcome = Outcome::CouldNotStart;
+            store::executions::cancel_waiting(c, id, outcome, &reason, now).await?;
+            return Ok(Claimed::Hopeless);
+        }
+    };
     let worker = store::workers::take(c, &actor, host, capacity, now).await?;
     let claimed = store::executions::claim(
         c,
@@ -496,7 +548,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
     let Some(Stored { execution, epoch, .. }) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);
     };
-    let environment = environment(&actor, &execution, &message, &worker, api_server);
+    let environment = environment(&actor, &execution, &message, &worker, api_server, &configs);
     Ok(Claimed::Yes(Box::new(Claim {
         key: ClaimKey { execution: id.clone(), epoch },
         attempt: execution.attempt,

@@ -25,6 +25,8 @@ const ACTIVATE_AGAIN: Duration = Duration::from_secs(10);
 const ACTIVATE_AT_ONCE: u32 = 1_000;
 /// How often executions are removed whose time has come.
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
+/// How often secrets of older keys are looked for.
+const RESEAL_EVERY: Duration = Duration::from_secs(60);
 /// Transactions in a row that remove executions; the rest is left for the next
 /// time.
 const REMOVE_BATCHES: u32 = 200;
@@ -40,11 +42,12 @@ enum Job {
     Retain,
     Schedule,
     Deliver,
+    Reseal,
 }
 
 impl Job {
-    const ALL: [Self; 5] =
-        [Self::Sweep, Self::Activate, Self::Retain, Self::Schedule, Self::Deliver];
+    const ALL: [Self; 6] =
+        [Self::Sweep, Self::Activate, Self::Retain, Self::Schedule, Self::Deliver, Self::Reseal];
 
     /// Its row.
     fn name(self) -> &'static str {
@@ -54,6 +57,7 @@ impl Job {
             Self::Retain => "retain",
             Self::Schedule => "schedule",
             Self::Deliver => "deliver",
+            Self::Reseal => "reseal",
         }
     }
 }
@@ -113,6 +117,7 @@ impl Service {
             Job::Retain => Some(RETAIN_EVERY),
             Job::Schedule => Some(SCHEDULE_EVERY),
             Job::Deliver => Some(DELIVER_EVERY),
+            Job::Reseal => config.secret_keys.sealing().map(|_| RESEAL_EVERY),
         }
     }
 
@@ -148,6 +153,12 @@ impl Service {
                 let delivered = self.deliver_to_links().await?;
                 if delivered > 0 {
                     info!(delivered, "told linked actors of {delivered} events that were left");
+                }
+            }
+            Job::Reseal => {
+                let sealed = self.reseal_secrets().await?;
+                if sealed > 0 {
+                    info!(sealed, "sealed {sealed} secrets of older keys under the first key");
                 }
             }
         }

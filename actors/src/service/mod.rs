@@ -8,6 +8,11 @@ mod results;
 mod schedules;
 mod workers;
 
+mod aliases;
+mod configs;
+mod nonces;
+mod permissions;
+
 mod claims;
 mod diagnosis;
 mod events;
@@ -36,12 +41,15 @@ pub use upkeep::Swept;
 pub use workers::WorkersAsked;
 
 use crate::actor::Actor;
+use crate::alias::Alias;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::error::{Error, Noun};
 use crate::id::{ActorId, ExecutionId};
 use crate::permission::{Caller, Level};
 use crate::queue::Queue;
+use crate::store::actors::Named;
+use crate::store::permissions::{Kind, Object};
 use crate::store::{self, Announcement, Connection, Schema, Store};
 
 /// How often to look for what another process changed.
@@ -72,6 +80,7 @@ struct Inner {
     /// A webhook may want to hear of an event.
     webhooks_noted: Notify,
     preparing: preparation::Preparing,
+    sealed: claims::Sealed,
     /// What keeps it together with other processes; ends with it.
     tasks: OnceLock<together::Tasks>,
 }
@@ -108,6 +117,7 @@ impl Service {
             links_noted: Arc::default(),
             webhooks_noted: Notify::new(),
             preparing: preparation::Preparing::default(),
+            sealed: claims::Sealed::default(),
             tasks: OnceLock::new(),
         });
         together::keep(&inner);
@@ -196,6 +206,28 @@ impl Service {
     }
 }
 
+/// The actor that `text` names, by its id or by an alias, and the caller's level on
+/// it. That of another tenant is none.
+async fn actor_named(
+    c: &mut Connection,
+    caller: &Caller,
+    text: &str,
+) -> Result<(Actor, Level), Error> {
+    let id = ActorId::parse(text);
+    let (named, noun) = match &id {
+        Some(id) => (Named::Id(id), Noun::Actor),
+        None => (Named::Alias(text), Noun::NamedActor),
+    };
+    let missing = || Error::NotFound { noun, id: text.to_owned() };
+    if text.contains('\0') {
+        return Err(missing());
+    }
+    let found = store::actors::find_for(c, &caller.tenant, named, &caller.user).await?;
+    let (actor, entries) = found.ok_or_else(missing)?;
+    let level = caller.level_on_actor(&actor.id, entries);
+    Ok((actor, level))
+}
+
 /// The actor that `text` names, if `caller` has `needed` on it.
 async fn authorized(
     c: &mut Connection,
@@ -203,13 +235,8 @@ async fn authorized(
     text: &str,
     needed: Level,
 ) -> Result<Actor, Error> {
-    let missing = |noun| Error::NotFound { noun, id: text.to_owned() };
-    let id = ActorId::parse(text).ok_or_else(|| missing(Noun::Alias))?;
-    let actor = store::actors::find(c, &id).await?.ok_or_else(|| missing(Noun::Actor))?;
-    if actor.tenant != caller.tenant {
-        return Err(missing(Noun::Actor));
-    }
-    if Level::of(caller, &actor) < needed {
+    let (actor, level) = actor_named(c, caller, text).await?;
+    if level < needed {
         return Err(Error::Forbidden { noun: Noun::Actor, id: text.to_owned(), needed });
     }
     Ok(actor)
@@ -225,6 +252,57 @@ async fn authorized_and_locked(
     let actor = authorized(c, caller, text, needed).await?;
     let gone = || Error::NotFound { noun: Noun::Actor, id: text.to_owned() };
     store::actors::lock(c, &actor.id).await?.ok_or_else(gone)
+}
+
+/// The alias `name`, and the caller's level on it.
+async fn alias_named(
+    c: &mut Connection,
+    caller: &Caller,
+    name: &str,
+) -> Result<(Alias, Level), Error> {
+    let missing = || Error::NotFound { noun: Noun::Alias, id: name.to_owned() };
+    if name.contains('\0') {
+        return Err(missing());
+    }
+    let alias = store::aliases::find(c, &caller.tenant, name).await?.ok_or_else(missing)?;
+    let object = Object { tenant: &caller.tenant, kind: Kind::Alias, name };
+    let entries = store::permissions::level(c, object, &caller.user).await?;
+    let level = caller.level_on_alias(name, entries);
+    Ok((alias, level))
+}
+
+/// The alias `name`, if `caller` has `needed` on it.
+async fn authorized_alias(
+    c: &mut Connection,
+    caller: &Caller,
+    name: &str,
+    needed: Level,
+) -> Result<Alias, Error> {
+    let (alias, level) = alias_named(c, caller, name).await?;
+    if level < needed {
+        return Err(Error::Forbidden { noun: Noun::Alias, id: name.to_owned(), needed });
+    }
+    Ok(alias)
+}
+
+/// The config `name`, if `caller` has `needed` on it.
+async fn authorized_config(
+    c: &mut Connection,
+    caller: &Caller,
+    name: &str,
+    needed: Level,
+) -> Result<store::configs::Stored, Error> {
+    let missing = || Error::NotFound { noun: Noun::Config, id: name.to_owned() };
+    if name.contains('\0') {
+        return Err(missing());
+    }
+    let stored = store::configs::find(c, &caller.tenant, name).await?.ok_or_else(missing)?;
+    let object = Object { tenant: &caller.tenant, kind: Kind::Config, name };
+    let entries = store::permissions::level(c, object, &caller.user).await?;
+    if caller.level_on_config(entries) < needed {
+        return Err(Error::Forbidden { noun: Noun::Config, id: name.to_owned(), needed });
+    }
+    Ok(stored)
 }
 
 /// The execution of `actor` that `text` names.

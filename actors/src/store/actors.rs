@@ -6,7 +6,7 @@ use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
 use crate::json::Json;
-use crate::permission::Tenant;
+use crate::permission::{EVERYBODY, Level, Tenant};
 use crate::revision::PinnedImage;
 
 pub(crate) async fn insert(c: &mut Connection, actor: &Actor) -> Result<(), Error> {
@@ -133,18 +133,81 @@ pub(crate) async fn lock_links(c: &mut Connection, tenant: &Tenant) -> Result<()
     Ok(())
 }
 
-/// The actors of one owner, oldest first.
-pub(crate) async fn of_owner(
+/// How a request names an actor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Named<'a> {
+    Id(&'a ActorId),
+    Alias(&'a str),
+}
+
+/// The actor of that name in `tenant`, and the level that its entries give `user`.
+pub(crate) async fn find_for(
     c: &mut Connection,
     tenant: &Tenant,
-    owner: &str,
-) -> Result<Vec<Actor>, Error> {
-    let rows = sql("select * from actors where tenant = $1 and owner = $2 order by created_us, id")
+    named: Named<'_>,
+    user: &str,
+) -> Result<Option<(Actor, Level)>, Error> {
+    let (statement, name) = match named {
+        Named::Id(id) => (
+            sql("select a.*, own.level as own_level, everybody.level as everybodys_level \
+                 from actors a \
+                 left join permissions own on own.tenant = a.tenant and own.kind = 'actor' \
+                     and own.object = a.id and own.user_name = $3 \
+                 left join permissions everybody on everybody.tenant = a.tenant \
+                     and everybody.kind = 'actor' and everybody.object = a.id \
+                     and everybody.user_name = $4 \
+                 where a.id = $2 and a.tenant = $1"),
+            id.as_str(),
+        ),
+        Named::Alias(alias) => (
+            sql("select a.*, own.level as own_level, everybody.level as everybodys_level \
+                 from aliases n join actors a on a.id = n.actor_id \
+                 left join permissions own on own.tenant = a.tenant and own.kind = 'actor' \
+                     and own.object = a.id and own.user_name = $3 \
+                 left join permissions everybody on everybody.tenant = a.tenant \
+                     and everybody.kind = 'actor' and everybody.object = a.id \
+                     and everybody.user_name = $4 \
+                 where n.alias = $2 and n.tenant = $1"),
+            alias,
+        ),
+    };
+    let row = statement
         .bind(tenant.as_str())
-        .bind(owner)
-        .fetch_all(c)
+        .bind(name)
+        .bind(user)
+        .bind(EVERYBODY)
+        .fetch_optional(c)
         .await
-        .map_err(failed("list the actors"))?;
+        .map_err(failed("find the actor"))?;
+    row.map(|row| {
+        let fields = Fields::of(&row, "actors");
+        let level = |column| -> Result<Level, Error> {
+            let level = fields.parsed_if_any(column, |word: String| Level::of_word(&word))?;
+            Ok(level.unwrap_or(Level::None))
+        };
+        let level = level("own_level")?.max(level("everybodys_level")?);
+        Ok((read(&fields)?, level))
+    })
+    .transpose()
+}
+
+/// The actors that entries of `user`, or those for everybody, let it see, oldest
+/// first.
+pub(crate) async fn visible_to(
+    c: &mut Connection,
+    tenant: &Tenant,
+    user: &str,
+) -> Result<Vec<Actor>, Error> {
+    let rows = sql("select * from actors where tenant = $1 and id in ( \
+             select object from permissions where tenant = $1 and kind = 'actor' \
+             and user_name in ($2, $3) and level <> 'NONE') \
+         order by created_us, id")
+    .bind(tenant.as_str())
+    .bind(user)
+    .bind(EVERYBODY)
+    .fetch_all(c)
+    .await
+    .map_err(failed("list the actors"))?;
     rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
 }
 

@@ -6,7 +6,9 @@
 pub(crate) mod accept;
 pub(crate) mod activations;
 pub(crate) mod actors;
+pub(crate) mod aliases;
 mod announcements;
+pub(crate) mod configs;
 pub(crate) mod cron;
 pub(crate) mod deliveries;
 pub(crate) mod diagnosis;
@@ -18,6 +20,8 @@ pub(crate) mod jobs;
 pub(crate) mod logs;
 pub(crate) mod messages;
 mod migrations;
+pub(crate) mod nonces;
+pub(crate) mod permissions;
 #[cfg(test)]
 mod plans;
 mod postgres;

@@ -8,7 +8,8 @@ use sqlx::PgConnection;
 
 use super::sql::{Connection, Value};
 use super::{
-    Store, accept, actors, executions, logs, messages, results, revisions, state, workers,
+    Store, accept, actors, configs, executions, logs, messages, nonces, results, revisions, state,
+    workers,
 };
 use crate::clock::Time;
 use crate::config::{DatabaseConfig, PostgresConfig};
@@ -16,6 +17,8 @@ use crate::execution::{Finish, Outcome, Phase};
 use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
 use crate::json::Json;
 use crate::message::NewMessage;
+use crate::nonce::NonceId;
+use crate::permission::Tenant;
 use crate::revision::PinnedImage;
 use crate::store;
 
@@ -113,7 +116,20 @@ const MANY: &str = "
     insert into deliveries (id, tenant, actor_id, event_type, kind, target, payload, created_us)
         select 'delivery' || d, 'tenant', 'actor' || 1 + d % 2000, 'ACTOR_READY', 'webhook', '',
             '{}', d
-        from generate_series(1, 20000) d";
+        from generate_series(1, 20000) d;
+    insert into aliases (tenant, alias, actor_id, owner, created_us)
+        select 'tenant' || a % 20, 'alias' || a, 'actor' || a, 'owner' || a % 200, a
+        from generate_series(1, 20000) a;
+    insert into nonces (id, tenant, actor_id, owner, roles, level, description, max_uses,
+            remaining_uses, created_us)
+        select 'nonce' || a, 'tenant' || a % 20, 'actor' || a, 'owner' || a % 200, '[]',
+               'EXECUTE', '', -1, -1, a
+        from generate_series(1, 20000) a;
+    insert into configs (tenant, name, owner, value, is_secret, actors, created_us, updated_us)
+        select 'tenant' || a % 20, 'config' || a, 'owner' || a % 200, 'v', false, '', a, a
+        from generate_series(1, 10000) a;
+    insert into config_actors select 'tenant' || a % 20, 'config' || a, 'actor' || a
+        from generate_series(1, 10000) a";
 
 #[tokio::test]
 async fn the_hottest_statements_find_their_rows_by_index() {
@@ -179,6 +195,16 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     let Own { actor, waiting, running, worker, host } = own;
     let now = Time::from_micros(1_800_000_000_000_000);
 
+    // Let in.
+    let tenant = Tenant::new("tenant1");
+    let named = actors::Named::Id(actor);
+    assert!(actors::find_for(c, &tenant, named, "owner1").await.unwrap().is_some());
+    let named = actors::Named::Alias("alias1");
+    // The ids of the many are none.
+    assert!(actors::find_for(c, &tenant, named, "owner1").await.is_err());
+    let _ = nonces::find(c, "nonce1").await;
+    let id = NonceId::stored("nonce1".to_owned());
+    assert!(nonces::use_up(c, &id, now).await.unwrap());
     // Accept.
     actors::find(c, actor).await.unwrap();
     let message = accept::Accept {
@@ -198,6 +224,7 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     actors::lock(c, actor).await.unwrap();
     executions::count_running(c, actor).await.unwrap();
     executions::has_earlier_open(c, actor, 1_000_000).await.unwrap();
+    configs::of_actor(c, &tenant, actor).await.unwrap();
     let of = actors::find(c, actor).await.unwrap().unwrap();
     workers::take(c, &of, host, 6, now).await.unwrap();
     let claim = executions::NewClaim { epoch: 1, host, worker, revision: 1, now, lease_until: now };

@@ -1,0 +1,186 @@
+//! Rules of nonces: make, look, remove, use.
+
+use super::{Service, actor_named, alias_named, authorized};
+use crate::error::{Error, NonceRefusal, Noun};
+use crate::id::ActorId;
+use crate::nonce::{NewNonce, Nonce, NonceId, NonceOf, NoncePlace};
+use crate::permission::{Caller, Level, Role, Scope};
+use crate::store::{self, Connection};
+
+/// No nonce of ours is longer.
+const LONGEST: usize = 300;
+
+impl Service {
+    /// Makes a nonce; needs UPDATE on the actor, and on the alias if it is for one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`].
+    pub async fn create_nonce(
+        &self,
+        caller: &Caller,
+        of: &NonceOf,
+        new: NewNonce,
+    ) -> Result<Nonce, Error> {
+        let id = NonceId::generate(&caller.tenant);
+        let created = self.0.clock.now();
+        let (caller, of) = (caller.clone(), of.clone());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let (place, actor) = place(c, &caller, &of, Level::Update).await?;
+                    new.validate(matches!(place, NoncePlace::Alias(_)))?;
+                    if store::actors::lock(c, &actor).await?.is_none() {
+                        return Err(Error::NotFound { noun: Noun::Actor, id: actor.to_string() });
+                    }
+                    let uses = u64::try_from(new.max_uses).ok();
+                    let nonce = Nonce {
+                        id,
+                        tenant: caller.tenant.clone(),
+                        place,
+                        owner: caller.user.clone(),
+                        roles: vec![caller.role.as_str().to_owned()],
+                        level: new.level,
+                        description: new.description,
+                        max_uses: uses,
+                        current_uses: 0,
+                        remaining_uses: uses,
+                        created,
+                        last_used: None,
+                    };
+                    store::nonces::insert(c, &nonce).await?;
+                    Ok(nonce)
+                })
+            })
+            .await
+    }
+
+    /// The nonces of an actor or alias, oldest first; needs READ as
+    /// [`Service::create_nonce`] needs UPDATE.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn nonces(&self, caller: &Caller, of: &NonceOf) -> Result<Vec<Nonce>, Error> {
+        let mut c = self.0.store.read().await?;
+        let (place, _) = place(&mut c, caller, of, Level::Read).await?;
+        store::nonces::of_place(&mut c, &caller.tenant, &place).await
+    }
+
+    /// One nonce; needs READ as [`Service::nonces`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn nonce(&self, caller: &Caller, of: &NonceOf, id: &str) -> Result<Nonce, Error> {
+        let mut c = self.0.store.read().await?;
+        let (place, _) = place(&mut c, caller, of, Level::Read).await?;
+        find(&mut c, caller, &place, id).await
+    }
+
+    /// Removes a nonce, which is good for nothing from now on; needs UPDATE as
+    /// [`Service::create_nonce`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn delete_nonce(&self, caller: &Caller, of: &NonceOf, id: &str) -> Result<(), Error> {
+        let (caller, of, id) = (caller.clone(), of.clone(), id.to_owned());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let (place, _) = place(c, &caller, &of, Level::Update).await?;
+                    let nonce = find(c, &caller, &place, &id).await?;
+                    store::nonces::remove(c, &nonce.id).await
+                })
+            })
+            .await
+    }
+
+    /// Who is calling by the nonce `id`, for something that needs `needed` on what
+    /// the URL names. That counts as a use, whatever becomes of the call; one that
+    /// needs more than the nonce is good for does not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nonce`].
+    pub async fn redeem_nonce(
+        &self,
+        id: &str,
+        of: &NonceOf,
+        needed: Level,
+    ) -> Result<Caller, Error> {
+        if id.len() > LONGEST || id.contains('\0') {
+            return Err(NonceRefusal::Unknown.into());
+        }
+        let now = self.0.clock.now();
+        let (id, of) = (id.to_owned(), of.clone());
+        self.0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let nonce = store::nonces::find(c, &id).await?.filter(|n| n.place.is(&of));
+                    let nonce = nonce.ok_or(NonceRefusal::Unknown)?;
+                    if nonce.level < needed {
+                        return Err(NonceRefusal::TooLow.into());
+                    }
+                    let (actor, alias) = match nonce.place {
+                        NoncePlace::Actor(actor) => (actor, None),
+                        NoncePlace::Alias(alias) => {
+                            let found = store::aliases::find(c, &nonce.tenant, &alias).await?;
+                            (found.ok_or(NonceRefusal::Unknown)?.actor, Some(alias))
+                        }
+                    };
+                    if !store::nonces::use_up(c, &nonce.id, now).await? {
+                        return Err(NonceRefusal::UsedUp.into());
+                    }
+                    let role = Role::highest_of(&nonce.roles);
+                    let scope = Scope { actor, alias, level: nonce.level };
+                    let caller = Caller::new(nonce.tenant, nonce.owner, role);
+                    Ok(Caller { scope: Some(scope), ..caller })
+                })
+            })
+            .await
+    }
+}
+
+/// What nonces are kept under, and the actor that it is or stands for, if the
+/// caller has `needed` on it: on both, where it is an alias.
+async fn place(
+    c: &mut Connection,
+    caller: &Caller,
+    of: &NonceOf,
+    needed: Level,
+) -> Result<(NoncePlace, ActorId), Error> {
+    match of {
+        NonceOf::Actor(actor) => {
+            let actor = authorized(c, caller, actor, needed).await?;
+            Ok((NoncePlace::Actor(actor.id.clone()), actor.id))
+        }
+        NonceOf::Alias(alias) => {
+            let (alias, on_alias) = alias_named(c, caller, alias).await?;
+            let (actor, on_actor) = actor_named(c, caller, alias.actor.as_str()).await?;
+            if on_alias.min(on_actor) < needed {
+                let (noun, id) = (Noun::AliasAndActor, alias.alias);
+                return Err(Error::Forbidden { noun, id, needed });
+            }
+            Ok((NoncePlace::Alias(alias.alias), actor.id))
+        }
+    }
+}
+
+async fn find(
+    c: &mut Connection,
+    caller: &Caller,
+    place: &NoncePlace,
+    id: &str,
+) -> Result<Nonce, Error> {
+    let missing = || Error::NotFound { noun: Noun::Nonce, id: id.to_owned() };
+    if id.len() > LONGEST || id.contains('\0') {
+        return Err(missing());
+    }
+    let nonce = store::nonces::find(c, id).await?;
+    nonce.filter(|n| n.place == *place && n.tenant == caller.tenant).ok_or_else(missing)
+}
