@@ -3,6 +3,7 @@
 //! A token is a JWT signed with HS256 under this service's own key. Whichever
 //! header carries it, the token alone says who the caller is. It holds by the
 //! clock of the service, which all its processes share, not by that of a machine.
+//! Where there is none that holds, a nonce may ([`crate::nonce`]).
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::App;
 use crate::error::{ApiError, Meaning};
+use crate::nonce;
 
 /// How far the clock of whoever made a token may be behind the service's.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -279,34 +281,53 @@ impl FromRequestParts<App> for Signed {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let refused = |message: String| ApiError::new(Meaning::Unauthenticated, message);
-        let Some(Presented { token, tenant }) = presented(&parts.headers)? else {
-            return Err(refused(
-                "No JWT or nonce provided. Send the header Authorization: Bearer TOKEN; \
-                 `abax token` prints one."
-                    .to_owned(),
-            ));
+        let by_token = by_token(parts, app);
+        let caller = match by_token {
+            // A token that holds comes first: the nonce is not spent.
+            Ok(Some(caller)) => caller,
+            without => match nonce::redeem(parts, app).await? {
+                Some(caller) => caller,
+                None => return Err(without.err().unwrap_or_else(nobody)),
+            },
         };
-        let caller = app
-            .keys()
-            .verify(token, app.service().clock().now())
-            .map_err(|error| refused(format!("Not authenticated: {error}.")))?;
-        if let Some(named) = &tenant
-            && normal(named) != normal(caller.tenant.as_str())
-        {
-            return Err(refused(format!(
-                "Not authenticated: the token is for tenant {}, the header names {named}.",
-                caller.tenant
-            )));
-        }
-        if let Some(tenant) = &tenant {
-            parts.extensions.insert(AssertionHeader::of(tenant));
-        }
         let span = tracing::Span::current();
         span.record("caller.user", caller.user.as_str());
         span.record("caller.tenant", caller.tenant.as_str());
         Ok(Self(caller))
     }
+}
+
+fn refused(message: String) -> ApiError {
+    ApiError::new(Meaning::Unauthenticated, message)
+}
+
+fn nobody() -> ApiError {
+    refused(
+        "No JWT or nonce provided. Send the header Authorization: Bearer TOKEN; \
+         `abax token` prints one."
+            .to_owned(),
+    )
+}
+
+/// The caller by the request's token, if it has one.
+fn by_token(parts: &mut Parts, app: &App) -> Result<Option<Caller>, ApiError> {
+    let Some(Presented { token, tenant }) = presented(&parts.headers)? else { return Ok(None) };
+    let caller = app
+        .keys()
+        .verify(token, app.service().clock().now())
+        .map_err(|error| refused(format!("Not authenticated: {error}.")))?;
+    if let Some(named) = &tenant
+        && normal(named) != normal(caller.tenant.as_str())
+    {
+        return Err(refused(format!(
+            "Not authenticated: the token is for tenant {}, the header names {named}.",
+            caller.tenant
+        )));
+    }
+    if let Some(tenant) = &tenant {
+        parts.extensions.insert(AssertionHeader::of(tenant));
+    }
+    Ok(Some(caller))
 }
 
 /// A token as it was presented.

@@ -1,6 +1,8 @@
 //! Where requests come in and answers go out: path, dialect, request id,
 //! CORS, span. What lies behind it knows one dialect and one form of path.
 
+use std::borrow::Cow;
+
 use abax_actors::TraceParent;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
@@ -35,7 +37,8 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
         server_of(request.headers()).unwrap_or_else(|| format!("http://{}", config.listen))
     });
     let method = request.method().clone();
-    let span = span(&method, &path, &id);
+    let shown = without_nonce(&path);
+    let span = span(&method, &shown, &id);
     if let Some(parent) = trace_parent(request.headers()) {
         parent.adopt(&span);
         request.extensions_mut().insert(parent);
@@ -81,8 +84,16 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
     let status = response.status().as_u16();
     span.record("http.status", status);
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    debug!(http.status = status, duration_ms, "{method} {path} answered {status}");
+    debug!(http.status = status, duration_ms, "{method} {shown} answered {status}");
     response
+}
+
+/// A path as logs may show it: the id of a nonce is all that it takes to use it.
+fn without_nonce(path: &str) -> Cow<'_, str> {
+    match path.split_once("/nonces/") {
+        Some((before, _)) => Cow::Owned(format!("{before}/nonces/[redacted]")),
+        None => Cow::Borrowed(path),
+    }
 }
 
 /// The span of a request, with the names that OpenTelemetry gives it. What asks all
@@ -230,4 +241,21 @@ fn without_body(response: Response) -> Response {
         parts.headers.insert(CONTENT_LENGTH, length.into());
     }
     Response::from_parts(parts, Body::empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_nonce_is_in_a_path_that_is_shown() {
+        for (path, shown) in [
+            ("/actors/x1/nonces/T_secret", "/actors/x1/nonces/[redacted]"),
+            ("/actors/aliases/a/nonces/T_secret/more", "/actors/aliases/a/nonces/[redacted]"),
+            ("/actors/x1/nonces", "/actors/x1/nonces"),
+            ("/actors/x1/messages", "/actors/x1/messages"),
+        ] {
+            assert_eq!(without_nonce(path), shown);
+        }
+    }
 }

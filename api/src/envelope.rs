@@ -4,6 +4,7 @@
 //! an extension of an empty response, and become bytes there, in the dialect
 //! that the caller speaks.
 
+use abax_actors::Time;
 use axum::body::Body;
 use axum::http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -31,6 +32,8 @@ enum Item {
     /// Paths from the root `/`.
     Links(Vec<(&'static str, String)>),
     Link(String),
+    /// When something happened; where it never did, Abaco says so in a word.
+    Moment(Option<String>),
     /// An object or rows whose names change case too, and which keep their nulls.
     Part(Object),
     Rows(Vec<Object>),
@@ -53,6 +56,12 @@ impl Object {
     /// Adds `api_server`, the root of all links.
     pub(crate) fn with_server(mut self) -> Self {
         self.0.push(("api_server".to_owned(), Item::Link("/".to_owned())));
+        self
+    }
+
+    /// Adds a time of something that may not have happened yet.
+    pub(crate) fn with_moment(mut self, name: &str, time: Option<Time>) -> Self {
+        self.0.push((name.to_owned(), Item::Moment(time.map(Time::iso_millis))));
         self
     }
 
@@ -85,6 +94,8 @@ impl Object {
                     raw(&resolved)
                 }
                 Item::Link(link) => raw(&dialect.link(server, &link)),
+                Item::Moment(None) if dialect.is_abaco() => raw(&"None"),
+                Item::Moment(time) => raw(&time),
                 Item::Part(part) => raw(&part.write(audience, false)),
                 Item::Rows(list) => raw(&rows(list).collect::<Vec<_>>()),
             };
@@ -129,6 +140,8 @@ pub(crate) struct Reply {
 #[derive(Debug, Clone)]
 enum Outcome {
     Nothing,
+    /// Of names that are nobody's to change, such as those of users.
+    Plain(Box<RawValue>),
     One(Object),
     Many(Vec<Object>),
 }
@@ -149,6 +162,11 @@ impl Reply {
             result: Outcome::Nothing,
             keeps_nulls: false,
         }
+    }
+
+    /// 200 with a value that is written as it is, whatever the dialect.
+    pub(crate) fn plain(message: impl Into<String>, value: impl Serialize) -> Self {
+        Self { result: Outcome::Plain(raw(&value)), ..Self::done(message) }
     }
 
     /// 200 with one object.
@@ -249,6 +267,7 @@ fn write_reply(reply: Reply, audience: Audience<'_>, still_running: bool) -> Res
     let drops_nulls = dialect.drops_nulls() && !reply.keeps_nulls;
     let result = match reply.result {
         Outcome::Nothing => raw(&()),
+        Outcome::Plain(value) => value,
         Outcome::One(object) => raw(&object.write(audience, drops_nulls)),
         Outcome::Many(objects) => {
             let written = objects.into_iter().map(|object| object.write(audience, drops_nulls));

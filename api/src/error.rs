@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use abax_actors::{Chain, Error, Noun};
+use abax_actors::{Chain, Error, NonceRefusal, Noun};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::error;
@@ -27,6 +27,8 @@ pub(crate) enum Meaning {
     NoExecution,
     /// No such worker of this actor.
     NoWorker,
+    /// No such nonce of this actor or alias.
+    NoNonce,
     /// Nothing is at this path.
     NoRoute,
     /// Something is at this path, not under this method.
@@ -62,7 +64,7 @@ impl Meaning {
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST),
             Self::Forbidden => (StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST),
             Self::NoActor => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
-            Self::NoExecution => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
+            Self::NoExecution | Self::NoNonce => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
             Self::NoWorker => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::NoRoute => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, StatusCode::METHOD_NOT_ALLOWED),
@@ -184,8 +186,11 @@ impl From<Error> for ApiError {
             Error::NotFound { noun: Noun::Actor, id } => {
                 Self::new(Meaning::NoActor, format!("No actor found with identifier: {id}."))
             }
-            Error::NotFound { noun: Noun::Alias, id } => {
+            Error::NotFound { noun: Noun::NamedActor, id } => {
                 Self::new(Meaning::NoActor, format!("Actor with identifier '{id}' not found."))
+            }
+            Error::NotFound { noun: Noun::Nonce, .. } => {
+                Self::new(Meaning::NoNonce, "Nonce not found.")
             }
             Error::NotFound { noun: Noun::Execution, id } => {
                 Self::new(Meaning::NoExecution, format!("No executions found with id {id}."))
@@ -194,8 +199,22 @@ impl From<Error> for ApiError {
                 Self::new(Meaning::NoWorker, "Worker not found.")
             }
             Error::NotFound { .. } => Self::new(Meaning::NoActor, format!("Not found: {error}.")),
-            Error::Forbidden { .. } => {
+            Error::Forbidden { noun, needed, .. } => Self::new(
+                Meaning::Forbidden,
+                format!(
+                    "Not authorized -- you do not have access to this {noun} ({needed} is needed)."
+                ),
+            ),
+            Error::AliasTarget { .. } | Error::AliasInConfig { .. } => {
                 Self::new(Meaning::Forbidden, format!("Not authorized -- {error}."))
+            }
+            Error::Nonce(NonceRefusal::TooLow) => Self::new(Meaning::Forbidden, error.to_string()),
+            Error::Nonce(_) => Self::new(Meaning::Unauthenticated, error.to_string()),
+            Error::NotByNonce => {
+                Self::new(Meaning::Unauthenticated, format!("Not authorized. {error}."))
+            }
+            Error::AlreadyExists { .. } => {
+                Self::new(Meaning::Conflict, format!("Refused: {error}."))
             }
             Error::Restricted { attribute } => Self::new(
                 Meaning::Forbidden,
@@ -230,7 +249,10 @@ impl From<Error> for ApiError {
                     "The service cannot do this at the moment; try again in a few seconds",
                 )
             }
-            Error::Migrate { .. } | Error::Inconsistent { .. } | Error::Store { .. } => {
+            Error::Migrate { .. }
+            | Error::Sealed { .. }
+            | Error::Inconsistent { .. }
+            | Error::Store { .. } => {
                 error!(error = %Chain(&error), "could not serve a request");
                 Self::internal()
             }

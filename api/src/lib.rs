@@ -11,6 +11,7 @@ mod config;
 mod dialect;
 
 mod auth;
+mod nonce;
 mod parameters;
 
 mod envelope;

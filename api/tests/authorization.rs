@@ -1,5 +1,7 @@
 //! Who gets an answer: tokens, tenants, owners, and a case for every route.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod service;
 
 use std::collections::BTreeSet;
@@ -46,6 +48,30 @@ fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
         (Method::GET, "/actors/{actor}/webhook", refused),
         (Method::GET, "/actors/{actor}/executions/{execution}/results", refused),
         (Method::GET, "/actors/{actor}/executions/{execution}/results/{number}", refused),
+        (Method::GET, "/actors/{actor}/permissions", refused),
+        (Method::POST, "/actors/{actor}/permissions", refused),
+        (Method::GET, "/actors/{actor}/nonces", refused),
+        (Method::POST, "/actors/{actor}/nonces", refused),
+        (Method::GET, "/actors/{actor}/nonces/{nonce}", refused),
+        (Method::DELETE, "/actors/{actor}/nonces/{nonce}", refused),
+        (Method::GET, "/actors/aliases", own),
+        (Method::POST, "/actors/aliases", refused),
+        (Method::GET, "/actors/aliases/{alias}", refused),
+        (Method::PUT, "/actors/aliases/{alias}", refused),
+        (Method::DELETE, "/actors/aliases/{alias}", refused),
+        (Method::GET, "/actors/aliases/{alias}/permissions", refused),
+        (Method::POST, "/actors/aliases/{alias}/permissions", refused),
+        (Method::GET, "/actors/aliases/{alias}/nonces", refused),
+        (Method::POST, "/actors/aliases/{alias}/nonces", refused),
+        (Method::GET, "/actors/aliases/{alias}/nonces/{nonce}", refused),
+        (Method::DELETE, "/actors/aliases/{alias}/nonces/{nonce}", refused),
+        (Method::GET, "/actors/configs", own),
+        (Method::POST, "/actors/configs", refused),
+        (Method::GET, "/actors/configs/{config}", refused),
+        (Method::PUT, "/actors/configs/{config}", refused),
+        (Method::DELETE, "/actors/configs/{config}", refused),
+        (Method::GET, "/actors/configs/{config}/permissions", refused),
+        (Method::POST, "/actors/configs/{config}/permissions", refused),
     ]
 }
 
@@ -53,18 +79,51 @@ fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
 const OPEN: [&str; 7] =
     ["/", "/health", "/healthz", "/readyz", "/metrics", "/v3/sites", "/v3/tenants"];
 
-fn concrete(prefix: &str, path: &str, actor: &str, execution: &str) -> String {
-    let path = path.replace("{actor}", actor).replace("{execution}", execution);
-    match path.strip_prefix("/actors") {
-        Some(rest) => format!("{prefix}{rest}"),
-        None => path,
-    }
+/// Something of ada's behind every name of the route table.
+struct Things {
+    actor: String,
+    execution: String,
+    nonce: String,
 }
 
-async fn actor_with_execution(running: &Running) -> (String, String) {
-    let actor = running.register(json!({"stateless": false})).await;
-    let execution = running.send(&actor, "x").await;
-    (actor, execution)
+impl Things {
+    async fn of(running: &Running) -> Self {
+        let actor = running.register(json!({"stateless": false})).await;
+        let execution = running.send(&actor, "x").await;
+        let nonces = format!("/actors/{actor}/nonces");
+        let nonce = expect(running.post(&nonces), StatusCode::CREATED).await;
+        let alias = json!({"alias": "adas", "actorId": actor});
+        expect(running.post("/actors/aliases").json(&alias), StatusCode::CREATED).await;
+        let config = json!({"name": "adas", "value": "v", "isSecret": false, "actors": actor});
+        expect(running.post("/actors/configs").json(&config), StatusCode::CREATED).await;
+        let nonce = nonce["result"]["id"].as_str().unwrap().to_owned();
+        Self { actor, execution, nonce }
+    }
+
+    fn path(&self, prefix: &str, path: &str) -> String {
+        let path = path
+            .replace("{actor}", &self.actor)
+            .replace("{execution}", &self.execution)
+            .replace("{nonce}", &self.nonce)
+            .replace("{alias}", "adas")
+            .replace("{config}", "adas");
+        match path.strip_prefix("/actors") {
+            Some(rest) => format!("{prefix}{rest}"),
+            None => path,
+        }
+    }
+
+    /// What every POST and PUT understands.
+    fn body(&self, path: &str) -> serde_json::Value {
+        let mut body = json!({
+            "image": "busybox", "message": "m", "user": "eve", "level": "READ", "name": "taken",
+            "value": "v", "is_secret": false, "actors": self.actor, "actor_id": self.actor,
+        });
+        if path == "/actors/aliases" {
+            body["alias"] = json!("taken");
+        }
+        body
+    }
 }
 
 #[tokio::test]
@@ -83,10 +142,10 @@ async fn every_route_has_an_authorization_case() {
 #[tokio::test]
 async fn every_route_but_the_open_ones_wants_a_token() {
     let running = start().await;
-    let (actor, execution) = actor_with_execution(&running).await;
+    let things = Things::of(&running).await;
     for route in route_table() {
         for (prefix, status) in PREFIXES.iter().zip(UNAUTHENTICATED) {
-            let path = concrete(prefix, route.path, &actor, &execution);
+            let path = things.path(prefix, route.path);
             let request =
                 running.stranger(route.method.clone(), &path).json(&json!({"image": "x"}));
             if route.access == Access::Open {
@@ -109,17 +168,17 @@ async fn every_route_but_the_open_ones_wants_a_token() {
 #[tokio::test]
 async fn no_route_serves_a_user_who_has_no_part_in_the_actor() {
     let running = start().await;
-    let (actor, execution) = actor_with_execution(&running).await;
+    let things = Things::of(&running).await;
     for (method, path, statuses) in stranger_cases() {
         for (prefix, status) in PREFIXES.iter().zip(statuses) {
-            let path = concrete(prefix, path, &actor, &execution);
-            let mut request = running.by("eve", method.clone(), &path);
+            let mut request = running.by("eve", method.clone(), &things.path(prefix, path));
             if method == Method::POST || method == Method::PUT {
-                request = request.json(&json!({"image": "busybox", "message": "m"}));
+                request = request.json(&things.body(path));
             }
             expect(request, status).await;
         }
     }
+    let actor = &things.actor;
     // Nothing happened to it, and eve's list has only what she made herself.
     let kept = ok(running.get(&format!("/actors/{actor}"))).await;
     assert_eq!(
@@ -130,25 +189,32 @@ async fn no_route_serves_a_user_who_has_no_part_in_the_actor() {
     assert_eq!(executions["result"]["totalExecutions"], 1);
     let hers = ok(running.by("eve", Method::GET, "/actors")).await;
     assert!(hers["result"].as_array().unwrap().iter().all(|actor| actor["owner"] == "eve"));
+    for list in ["/actors/aliases", "/actors/configs"] {
+        assert_eq!(ok(running.by("eve", Method::GET, list)).await["result"], json!([]), "{list}");
+        assert_eq!(ok(running.get(list)).await["result"].as_array().unwrap().len(), 1, "{list}");
+    }
 }
 
 #[tokio::test]
 async fn tenants_do_not_see_each_other() {
     let running = start().await;
-    let (actor, execution) = actor_with_execution(&running).await;
+    let things = Things::of(&running).await;
     let other = running.token("ada", "OTHER", &["admin"]);
-    let list = ok(running.stranger(Method::GET, "/actors").bearer_auth(&other)).await;
-    assert_eq!(list["result"], json!([]));
+    for list in ["/actors", "/actors/aliases", "/actors/configs"] {
+        let list = ok(running.stranger(Method::GET, list).bearer_auth(&other)).await;
+        assert_eq!(list["result"], json!([]));
+    }
     for (method, path, _) in stranger_cases() {
-        if !path.contains("{actor}") {
+        let names_a_thing = path.contains('{')
+            || (method == Method::POST && ["/actors/aliases", "/actors/configs"].contains(&path));
+        if !names_a_thing {
             continue;
         }
         for prefix in PREFIXES {
-            let path = concrete(prefix, path, &actor, &execution);
             let request = running
-                .stranger(method.clone(), &path)
+                .stranger(method.clone(), &things.path(prefix, path))
                 .bearer_auth(&other)
-                .json(&json!({"image": "busybox", "message": "m"}));
+                .json(&things.body(path));
             expect(request, StatusCode::NOT_FOUND).await;
         }
     }
@@ -157,7 +223,7 @@ async fn tenants_do_not_see_each_other() {
 #[tokio::test]
 async fn admins_reach_every_actor_of_their_tenant() {
     let running = start().await;
-    let (actor, _) = actor_with_execution(&running).await;
+    let actor = Things::of(&running).await.actor;
     let admin = running.token("root", "ABAX", &["Internal/abaco-admin"]);
     let path = format!("/actors/{actor}");
     ok(running.stranger(Method::GET, &path).bearer_auth(&admin)).await;

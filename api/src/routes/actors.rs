@@ -79,7 +79,8 @@ pub(super) async fn delete(
     }))
 }
 
-async fn read(app: &App, request: Request) -> Result<Parameters, ApiError> {
+/// The named parameters of a request.
+pub(super) async fn read(app: &App, request: Request) -> Result<Parameters, ApiError> {
     let config = app.config();
     let incoming = Incoming::read(request, config.body_limit_bytes, config.body_timeout).await?;
     incoming.parameters().await

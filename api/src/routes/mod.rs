@@ -1,11 +1,15 @@
 //! Every route on one screen.
 
 mod actors;
+mod aliases;
+mod configs;
 mod events;
 mod executions;
 mod health;
 mod logs;
 mod messages;
+mod nonces;
+mod permissions;
 mod results;
 mod search;
 mod state;
@@ -58,6 +62,17 @@ fn routes() -> Vec<Route> {
     const LOGS: &str = "/actors/{actor}/executions/{execution}/logs";
     const RESULTS: &str = "/actors/{actor}/executions/{execution}/results";
     const RESULT: &str = "/actors/{actor}/executions/{execution}/results/{number}";
+    const PERMISSIONS: &str = "/actors/{actor}/permissions";
+    const NONCES: &str = "/actors/{actor}/nonces";
+    const NONCE: &str = "/actors/{actor}/nonces/{nonce}";
+    const ALIASES: &str = "/actors/aliases";
+    const ALIAS: &str = "/actors/aliases/{alias}";
+    const ALIAS_PERMISSIONS: &str = "/actors/aliases/{alias}/permissions";
+    const ALIAS_NONCES: &str = "/actors/aliases/{alias}/nonces";
+    const ALIAS_NONCE: &str = "/actors/aliases/{alias}/nonces/{nonce}";
+    const CONFIGS: &str = "/actors/configs";
+    const CONFIG: &str = "/actors/configs/{config}";
+    const CONFIG_PERMISSIONS: &str = "/actors/configs/{config}/permissions";
 
     vec![
         route(Method::GET, "/", Open, health::welcome),
@@ -89,6 +104,30 @@ fn routes() -> Vec<Route> {
         route(Method::GET, WEBHOOK, Signed, events::webhook),
         route(Method::GET, RESULTS, Signed, results::list),
         route(Method::GET, RESULT, Signed, results::show),
+        route(Method::GET, PERMISSIONS, Signed, permissions::of_actor),
+        route(Method::POST, PERMISSIONS, Signed, permissions::set_of_actor),
+        route(Method::GET, NONCES, Signed, nonces::of_actor),
+        route(Method::POST, NONCES, Signed, nonces::create_for_actor),
+        route(Method::GET, NONCE, Signed, nonces::show_of_actor),
+        route(Method::DELETE, NONCE, Signed, nonces::delete_of_actor),
+        route(Method::GET, ALIASES, Signed, aliases::list),
+        route(Method::POST, ALIASES, Signed, aliases::create),
+        route(Method::GET, ALIAS, Signed, aliases::show),
+        route(Method::PUT, ALIAS, Signed, aliases::update),
+        route(Method::DELETE, ALIAS, Signed, aliases::delete),
+        route(Method::GET, ALIAS_PERMISSIONS, Signed, permissions::of_alias),
+        route(Method::POST, ALIAS_PERMISSIONS, Signed, permissions::set_of_alias),
+        route(Method::GET, ALIAS_NONCES, Signed, nonces::of_alias),
+        route(Method::POST, ALIAS_NONCES, Signed, nonces::create_for_alias),
+        route(Method::GET, ALIAS_NONCE, Signed, nonces::show_of_alias),
+        route(Method::DELETE, ALIAS_NONCE, Signed, nonces::delete_of_alias),
+        route(Method::GET, CONFIGS, Signed, configs::list),
+        route(Method::POST, CONFIGS, Signed, configs::create),
+        route(Method::GET, CONFIG, Signed, configs::show),
+        route(Method::PUT, CONFIG, Signed, configs::update),
+        route(Method::DELETE, CONFIG, Signed, configs::delete),
+        route(Method::GET, CONFIG_PERMISSIONS, Signed, permissions::of_config),
+        route(Method::POST, CONFIG_PERMISSIONS, Signed, permissions::set_of_config),
     ]
 }
 

@@ -48,7 +48,9 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
 /// As [`start_with`], where it is as late as `clock` says.
 pub async fn start_at(clock: Clock, change: impl FnOnce(&mut Config)) -> Running {
     let directory = tempfile::tempdir().unwrap();
-    let settings = abax_actors::Config::sqlite(directory.path().join("abax.db"));
+    let mut settings = abax_actors::Config::sqlite(directory.path().join("abax.db"));
+    let key = abax_actors::SecretKeys::generate();
+    settings.secret_keys = abax_actors::SecretKeys::parse(key.expose_secret()).unwrap();
     let service = Service::open(settings, clock).await.unwrap();
     let keys = Keys::new(SECRET).unwrap();
     let mut config = Config { drain: Duration::from_secs(2), ..Config::default() };
