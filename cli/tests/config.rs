@@ -55,6 +55,8 @@ const SAMPLES: &[(&str, &str)] = &[
     ("service.worker_idle_seconds", "31"),
     ("service.sync_worker_idle_seconds", "601"),
     ("service.worker_ttl_seconds", "86401"),
+    ("service.secret_keys_file", "KEYS"),
+    ("service.configs_for_any_actor", "yes"),
     ("service.host_ports", "5432,8080"),
     ("service.bridge", "br1"),
     ("service.subnet", "10.1.0.0/16"),
@@ -108,6 +110,10 @@ fn every_setting_is_understood_from_the_environment() {
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
     std::fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
     let secret = secret.to_str().unwrap();
+    let keys = machine.path("secret.keys");
+    std::fs::write(&keys, "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n").unwrap();
+    std::fs::set_permissions(&keys, Permissions::from_mode(0o600)).unwrap();
+    let keys = keys.to_str().unwrap();
 
     let defaults: Value = serde_json::from_str(check(&[]).success()).unwrap();
     let defaults = defaults.as_object().unwrap();
@@ -121,6 +127,7 @@ fn every_setting_is_understood_from_the_environment() {
             let value = match *value {
                 "CERTIFICATES" => certificates,
                 "SECRET" => secret,
+                "KEYS" => keys,
                 value => value,
             };
             (variable, value)

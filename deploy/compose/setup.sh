@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes what the compose file wants on this machine: secrets/ with passwords and
-# the signing key, readable for their owner alone, and .env with the machine's
+# the keys, readable for their owner alone, and .env with the machine's
 # address. What is there already is kept, so it may run again.
 set -eu
 umask 077
@@ -12,6 +12,7 @@ for name in database_password queue_password; do
     [ -e "secrets/$name" ] || random 24 >"secrets/$name"
 done
 [ -e secrets/signing_key ] || head -c 32 /dev/urandom >secrets/signing_key
+[ -e secrets/secret_keys ] || head -c 32 /dev/urandom | base64 >secrets/secret_keys
 
 # The processes without root run as whom the secrets belong to: you, or a user
 # of their own where root sets this up.

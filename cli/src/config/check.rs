@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::secret::{Warning, read_secret, readable_by_all};
+use super::secret::{Warning, read_secret, read_secret_keys, readable_by_all};
 use super::sources::has_password;
 use super::{Settings, check_certificates};
 
@@ -60,6 +60,12 @@ impl Settings {
         }
         if let Some(path) = &self.api.signing_key_file {
             check_key(path, &mut found);
+        }
+        if let Some(path) = &self.service.secret_keys_file {
+            match read_secret_keys(path) {
+                Ok((_, warning)) => found.warnings.extend(warning),
+                Err(error) => found.problems.push(format!("service.secret_keys_file: {error:#}")),
+            }
         }
         if let Some(role) = role {
             let missing = self.missing(role);

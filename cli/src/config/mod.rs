@@ -26,6 +26,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 pub(crate) use check::Role;
+pub(crate) use secret::read_secret_keys;
 pub(crate) use sources::Effective;
 
 use crate::args::{Command, Global};
@@ -118,6 +119,8 @@ pub(crate) struct Service {
     pub(crate) worker_idle_seconds: u64,
     pub(crate) sync_worker_idle_seconds: u64,
     pub(crate) worker_ttl_seconds: u64,
+    pub(crate) secret_keys_file: Option<PathBuf>,
+    pub(crate) configs_for_any_actor: String,
     pub(crate) host_ports: Vec<u16>,
     pub(crate) bridge: String,
     pub(crate) subnet: Ipv4Net,
@@ -342,6 +345,7 @@ mod tests {
              nonce_in_environment = \"yes\"\nresult_limit_bytes = 1\nresults_limit_bytes = 1\n\
              result_expiry_hours = 1\nmounts = [\"/a:/a:ro\"]\nprivileged_mounts = [\"/b:/b:rw\"]\n\
              home = \"/home/{username}\"\nuid = 1000\ngid = 1000\n\
+             secret_keys_file = \"/s\"\nconfigs_for_any_actor = \"yes\"\n\
              host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
              [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example/\"\n\
              signing_key_file = \"/k\"\ndrain_seconds = 1\nwebhook_networks = [\"10.0.0.0/8\"]\n\

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use abax_actors::{DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig};
+use abax_actors::{DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig, SecretKeys};
 use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -36,6 +36,19 @@ pub(super) fn read_secret(path: &Path) -> anyhow::Result<(SecretString, Option<W
         bail!("{} is empty; it must hold the password", path.display());
     }
     Ok((SecretString::from(secret.to_owned()), readable_by_all(path, &metadata)))
+}
+
+/// The keys of secret configs in a file, and a warning if every user of the
+/// machine can read it.
+///
+/// # Errors
+///
+/// It cannot be read, or a line of it is no key.
+pub(crate) fn read_secret_keys(path: &Path) -> anyhow::Result<(SecretKeys, Option<Warning>)> {
+    let (text, warning) = read_secret(path)?;
+    let keys = SecretKeys::parse(text.expose_secret())
+        .with_context(|| format!("could not use {}", path.display()))?;
+    Ok((keys, warning))
 }
 
 /// The warning for a secret that is not one on this machine.

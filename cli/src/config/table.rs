@@ -90,7 +90,7 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
     "service.public_url" "ABAX_PUBLIC_URL" ["serve --public-url"] Url(&["http", "https"]), Words("what a request calls it; for executions, the gateway of `service.bridge`"),
         "The address at which users and executions reach the service: not the loopback, which executions have of their own.";
     "service.data" "ABAX_DATA" ["serve --data", "token --data", "actor --data"] Path, Words("`root`/service"),
-        "Where `abax serve` keeps its database, its signing key and its admin token.";
+        "Where `abax serve` keeps its database, its keys and its admin token.";
     "service.slots" "ABAX_SLOTS" ["serve --slots"] Whole(1, 400), Words("4 per CPU"),
         "Executions that run at once.";
     "service.drain_seconds" "ABAX_SERVICE_DRAIN_SECONDS" ["serve --drain"] Whole(0, DAY), Value("30"),
@@ -141,6 +141,10 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "The same for the one that an actor with the hint `sync` keeps.";
     "service.worker_ttl_seconds" "ABAX_SERVICE_WORKER_TTL_SECONDS" [] Whole(1, MAX), Value("86400"),
         "The same for any worker, also of a stateful actor.";
+    "service.secret_keys_file" "ABAX_SERVICE_SECRET_KEYS_FILE" [] Path, Words("`service.data`/secret.keys, for `abax serve`"),
+        "Keys of secret configs, 32 random bytes in base64 on each line; the first one seals. The same file in all processes.";
+    "service.configs_for_any_actor" "ABAX_SERVICE_CONFIGS_FOR_ANY_ACTOR" [] OneOf(&["yes", "no"]), Value("no"),
+        "Whether any user may give a config to any actor of the tenant, as with Abaco, and not only who may update the actor.";
     "service.host_ports" "ABAX_SERVICE_HOST_PORTS" ["serve --host-port", "worker --host-port"] Ports, Value(""),
         "Ports of the host's loopback that executions reach, at `host.abax.internal`.";
     "service.bridge" "ABAX_SERVICE_BRIDGE" [] Text, Value("abax1"),

@@ -88,12 +88,16 @@ fn hosts(directory: &Path, of_database: &str, of_queue: Option<&str>) -> [Machin
          [api]\nlisten = \"127.0.0.1:0\"\npublic_url = \"http://127.0.0.1:1\"\n\
          signing_key_file = {key:?}\n"
     );
+    let secret_keys = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let secret_keys = secret(directory, "secret.keys", secret_keys);
     if let Some(of_queue) = of_queue {
         top.push_str(&format!("[queue]\n{of_queue}password_file = {password:?}\n"));
     }
     ["one", "two"].map(|name| {
+        let of_service =
+            format!("lease_seconds = 3\ndrain_seconds = 5\nsecret_keys_file = {secret_keys:?}");
         let top = format!("{top}[worker]\nname = \"{name}\"\nslots = 4\n");
-        let mut machine = Machine::with_settings(&top, "lease_seconds = 3\ndrain_seconds = 5");
+        let mut machine = Machine::with_settings(&top, &of_service);
         machine.token = Some(machine.ok(&["token"]));
         machine
     })

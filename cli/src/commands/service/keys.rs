@@ -1,4 +1,4 @@
-//! The signing key, and the tokens that come from it.
+//! The signing key, the tokens that come from it, and the keys of secrets.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -6,18 +6,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
-use abax_actors::Clock;
+use abax_actors::{Clock, SecretKeys};
 use abax_api::Keys;
 use anyhow::{Context as _, bail};
 use secrecy::{ExposeSecret as _, SecretString};
 use tracing::info;
 
-use crate::config::Settings;
+use crate::config::{Settings, read_secret_keys};
 use crate::output;
 
 /// The token that the actor verbs use on this machine, below the data directory.
 pub(crate) const ADMIN_TOKEN: &str = "admin.token";
 const SIGNING_KEY: &str = "signing.key";
+const SECRET_KEYS: &str = "secret.keys";
 
 const TENANT: &str = "ABAX";
 const KEY_BYTES: usize = 32;
@@ -73,6 +74,39 @@ pub(super) fn existing_or_new(settings: &Settings) -> anyhow::Result<Keys> {
     write_secret(&data, SIGNING_KEY, &key)?;
     info!("made a signing key in {}", data.display());
     Ok(Keys::new(&key)?)
+}
+
+/// The keys of secret configs: `service.secret_keys_file`, else what `abax serve`
+/// made, else none.
+///
+/// # Errors
+///
+/// They are there and cannot be used, or are named and not there.
+pub(super) fn of_secrets(settings: &Settings) -> anyhow::Result<SecretKeys> {
+    let (path, named) = match &settings.service.secret_keys_file {
+        Some(path) => (path.clone(), true),
+        None => (settings.data().join(SECRET_KEYS), false),
+    };
+    if !named && !path.exists() {
+        return Ok(SecretKeys::default());
+    }
+    // What is wrong with the file's mode is said by the check of all settings.
+    read_secret_keys(&path).map(|(keys, _)| keys).context("service.secret_keys_file")
+}
+
+/// Makes the key of secret configs on the first start, where none is named.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub(super) fn make_for_secrets(settings: &Settings) -> anyhow::Result<()> {
+    let data = settings.data();
+    if settings.service.secret_keys_file.is_some() || data.join(SECRET_KEYS).exists() {
+        return Ok(());
+    }
+    write_secret(&data, SECRET_KEYS, SecretKeys::generate().expose_secret().as_bytes())?;
+    info!("made a key for secret configs in {}", data.display());
+    Ok(())
 }
 
 /// A token of the first start's making, renewed when it is old or not of our key.

@@ -13,6 +13,7 @@ use secrecy::ExposeSecret as _;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::keys;
 use super::lock::Succession;
 use crate::config::Settings;
 use crate::output;
@@ -46,6 +47,8 @@ pub(super) fn actors(
     config.max_results_bytes = service.results_limit_bytes;
     config.result_expiry = Duration::from_secs(service.result_expiry_hours * 3600);
     config.host_access = settings.host_access()?;
+    config.secret_keys = keys::of_secrets(settings)?;
+    config.configs_for_any_actor = service.configs_for_any_actor == "yes";
     config.execution_retention =
         service.execution_retention_days.map(|days| Duration::from_secs(days * 86_400));
     Ok(config)

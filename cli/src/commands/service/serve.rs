@@ -53,6 +53,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     };
     let keys = keys::existing_or_new(settings)?;
     keys::admin_token(&data, &keys)?;
+    keys::make_for_secrets(settings)?;
 
     // The launcher while this process still has one thread.
     let launcher = Launcher::start().context("could not start the launcher")?;
