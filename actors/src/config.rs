@@ -10,6 +10,7 @@ use crate::host::DefaultLimits;
 use crate::mount::HostAccess;
 use crate::permission::Tenant;
 use crate::secret::SecretKeys;
+use crate::tenant::TenantsSettings;
 
 /// Settings of a [`crate::Service`]; [`Config::sqlite`] has the defaults.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Config {
     pub queue: QueueConfig,
     /// The tenant of callers that name none.
     pub default_tenant: Tenant,
+    /// What single tenants have otherwise.
+    pub tenants: TenantsSettings,
     /// What `_abaco_api_server` says inside containers: the base URL at which
     /// executions reach this service.
     pub api_server: String,
@@ -189,6 +192,7 @@ impl Config {
             database,
             queue,
             default_tenant: Tenant::default(),
+            tenants: TenantsSettings::default(),
             api_server: "http://127.0.0.1:8000".to_owned(),
             max_attempts: 3,
             max_message_bytes: 130_000,

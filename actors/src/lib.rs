@@ -29,6 +29,7 @@ mod mount;
 mod permission;
 mod results;
 mod revision;
+mod tenant;
 mod worker;
 
 mod actor_config;
@@ -78,5 +79,6 @@ pub use service::{
     Preparation, Readiness, Renewal, Service, Swept, WebhookAnswer, WorkersAsked,
 };
 pub use store::{Broken, Overdue, Schema, Waiting};
+pub use tenant::{TenantSettings, TenantsSettings};
 pub use trace::TraceParent;
 pub use worker::{Worker, WorkerStatus};

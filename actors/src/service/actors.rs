@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::id::ActorId;
 use crate::json::Json;
 use crate::message::check_variable;
-use crate::permission::{Caller, Level};
+use crate::permission::{Caller, Level, Tenant};
 use crate::store;
 use crate::store::permissions::{Kind, Object};
 
@@ -34,7 +34,7 @@ impl Service {
         new.validate(caller, &self.0.config)?;
         let now = self.0.clock.now();
         let cron = Cron::registered(new.cron_schedule.clone(), now)?;
-        let token = self.token(new.token);
+        let token = self.token(&caller.tenant, new.token);
         let mut actor = Actor {
             id: ActorId::generate(),
             tenant: caller.tenant.clone(),
@@ -131,7 +131,7 @@ impl Service {
         self.actor_for(caller, actor, Level::Update).await?;
         let ActorUpdate { settings, force } = update;
         settings.validate(caller, &self.0.config)?;
-        let token = self.token(settings.token);
+        let token = self.token(&caller.tenant, settings.token);
         let now = self.0.clock.now();
         let access = self.0.config.host_access.clone();
         let (caller, actor) = (caller.clone(), actor.to_owned());
@@ -321,8 +321,10 @@ impl Service {
         authorized(&mut c, caller, actor, needed).await
     }
 
-    fn token(&self, wanted: Option<bool>) -> TokenSetting {
-        wanted.map_or(TokenSetting::Default(self.0.config.default_token), TokenSetting::Chosen)
+    fn token(&self, tenant: &Tenant, wanted: Option<bool>) -> TokenSetting {
+        let config = &self.0.config;
+        let default = config.tenants.of(tenant, |own| own.default_token, config.default_token);
+        wanted.map_or(TokenSetting::Default(default), TokenSetting::Chosen)
     }
 }
 

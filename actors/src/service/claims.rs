@@ -35,6 +35,7 @@ use crate::store::executions::Stored;
 use crate::store::hosts::Stored as Host;
 use crate::store::logs::Piece;
 use crate::store::{self, Connection};
+use crate::tenant::TenantsSettings;
 
 /// When an execution that its actor has no room for is looked at again.
 const NO_ROOM: Duration = Duration::from_millis(200);
@@ -185,6 +186,7 @@ impl Service {
         let default_capacity = self.0.config.max_workers_per_actor;
         let default_limits = self.0.config.default_limits;
         let api_server = self.0.config.api_server.clone();
+        let tenants = self.0.config.tenants.clone();
         let keys = self.0.config.secret_keys.clone();
         let actor = delivery.actor.clone();
         let claimed = self
@@ -200,6 +202,7 @@ impl Service {
                         default_capacity,
                         default_limits,
                         api_server,
+                        tenants,
                         keys,
                     };
                     let claimed = claim(c, &execution, &by).await?;
@@ -432,6 +435,7 @@ struct By {
     default_capacity: u32,
     default_limits: DefaultLimits,
     api_server: String,
+    tenants: TenantsSettings,
     keys: SecretKeys,
 }
 
@@ -548,6 +552,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
     let Some(Stored { execution, epoch, .. }) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);
     };
+    let api_server = by.tenants.api_server(&actor.tenant, api_server);
     let environment = environment(&actor, &execution, &message, &worker, api_server, &configs);
     Ok(Claimed::Yes(Box::new(Claim {
         key: ClaimKey { execution: id.clone(), epoch },

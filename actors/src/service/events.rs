@@ -205,11 +205,12 @@ impl Service {
                 })
             })
             .await?;
-        let api_server = &self.0.config.api_server;
+        let config = &self.0.config;
         Ok(taken
             .into_iter()
             .map(|delivery| {
-                let body = body(&delivery.payload, api_server);
+                let server = config.tenants.api_server(&delivery.tenant, &config.api_server);
+                let body = body(&delivery.payload, server);
                 DueWebhook { delivery, body, until }
             })
             .collect())

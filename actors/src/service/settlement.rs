@@ -17,6 +17,7 @@ use crate::metrics::{self, Again};
 use crate::store::executions::{Attempt, Stored};
 use crate::store::logs::Piece;
 use crate::store::{self, Connection};
+use crate::tenant::{TenantSettings, TenantsSettings};
 
 impl Service {
     /// Ends a claimed execution: output, usage, status, and what it set as its
@@ -185,7 +186,9 @@ impl Service {
     }
 
     pub(super) fn log_expiry(&self) -> LogExpiry {
-        LogExpiry { default: self.0.config.log_expiry, ceiling: self.0.config.log_expiry_ceiling }
+        let config = &self.0.config;
+        let (default, ceiling) = (config.log_expiry, config.log_expiry_ceiling);
+        LogExpiry { default, ceiling, tenants: config.tenants.clone() }
     }
 }
 
@@ -193,20 +196,26 @@ impl Service {
 /// it into ERROR.
 const FAILED_STARTS: i64 = 6;
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct LogExpiry {
     default: Duration,
     ceiling: Duration,
+    tenants: TenantsSettings,
 }
 
 impl LogExpiry {
-    /// When logs stored at `now` expire, by the actor's wish; -1 is as long as may be.
-    fn of(self, log_ex: Option<i64>, now: Time) -> Time {
-        let wish = match log_ex {
-            None => self.default,
-            Some(seconds) => u64::try_from(seconds).map_or(self.ceiling, Duration::from_secs),
+    /// When logs stored at `now` expire, by the wish of their actor; -1 is as long as
+    /// may be.
+    fn of(&self, actor: &Actor, now: Time) -> Time {
+        let own = |setting: fn(&TenantSettings) -> Option<Duration>, everywhere| {
+            self.tenants.of(&actor.tenant, setting, everywhere)
         };
-        now.after(wish.min(self.ceiling))
+        let ceiling = own(|tenant| tenant.log_expiry_ceiling, self.ceiling);
+        let wish = match actor.log_ex {
+            None => own(|tenant| tenant.log_expiry, self.default),
+            Some(seconds) => u64::try_from(seconds).map_or(ceiling, Duration::from_secs),
+        };
+        now.after(wish.min(ceiling))
     }
 }
 
@@ -301,7 +310,7 @@ pub(super) async fn end(
 ) -> Result<Box<Ended>, Error> {
     let Held { stored, actor } = held;
     let execution = &stored.execution;
-    let expires = log_expiry.of(actor.log_ex, now);
+    let expires = log_expiry.of(actor, now);
     store::executions::finish(c, &execution.id, stored.epoch, finish, now, Some(expires)).await?;
     if let Some(worker) = &execution.worker {
         store::workers::set_idle(c, worker).await?;
