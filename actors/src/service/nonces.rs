@@ -57,15 +57,17 @@ impl Service {
     }
 
     /// The nonces of an actor or alias, oldest first; needs READ as
-    /// [`Service::create_nonce`] needs UPDATE.
+    /// [`Service::create_nonce`] needs UPDATE. Those that are good for more than the
+    /// caller is let do are not shown: who has them can use them.
     ///
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Forbidden`].
     pub async fn nonces(&self, caller: &Caller, of: &NonceOf) -> Result<Vec<Nonce>, Error> {
         let mut c = self.0.store.read().await?;
-        let (place, _) = place(&mut c, caller, of, Level::Read).await?;
-        store::nonces::of_place(&mut c, &caller.tenant, &place).await
+        let (place, level) = readable(&mut c, caller, of).await?;
+        let all = store::nonces::of_place(&mut c, &caller.tenant, &place).await?;
+        Ok(all.into_iter().filter(|nonce| nonce.level <= level).collect())
     }
 
     /// One nonce; needs READ as [`Service::nonces`].
@@ -75,8 +77,10 @@ impl Service {
     /// [`Error::NotFound`], [`Error::Forbidden`].
     pub async fn nonce(&self, caller: &Caller, of: &NonceOf, id: &str) -> Result<Nonce, Error> {
         let mut c = self.0.store.read().await?;
-        let (place, _) = place(&mut c, caller, of, Level::Read).await?;
-        find(&mut c, caller, &place, id).await
+        let (place, level) = readable(&mut c, caller, of).await?;
+        let nonce = find(&mut c, caller, &place, id).await?;
+        let missing = || Error::NotFound { noun: Noun::Nonce, id: id.to_owned() };
+        if nonce.level <= level { Ok(nonce) } else { Err(missing()) }
     }
 
     /// Removes a nonce, which is good for nothing from now on; needs UPDATE as
@@ -169,6 +173,20 @@ async fn place(
             Ok((NoncePlace::Alias(alias.alias), actor.id))
         }
     }
+}
+
+/// What nonces are kept under, if the caller has READ on it, and what it has.
+async fn readable(
+    c: &mut Connection,
+    caller: &Caller,
+    of: &NonceOf,
+) -> Result<(NoncePlace, Level), Error> {
+    let (place, actor) = place(c, caller, of, Level::Read).await?;
+    let (_, mut level) = actor_named(c, caller, actor.as_str()).await?;
+    if let NoncePlace::Alias(alias) = &place {
+        level = level.min(alias_named(c, caller, alias).await?.1);
+    }
+    Ok((place, level))
 }
 
 async fn find(
