@@ -72,7 +72,7 @@ pub enum Error {
         /// The id or alias that was given.
         id: String,
     },
-    /// The caller may know of it, but not do this.
+    /// The caller may not do this; whether it may know of the thing, `has` tells.
     #[error("you do not have {needed} access to {noun} {id}")]
     Forbidden {
         /// What it is.
@@ -81,6 +81,9 @@ pub enum Error {
         id: String,
         /// The access that is missing: `READ`, `EXECUTE` or `UPDATE`.
         needed: crate::Level,
+        /// What the caller has; with `NONE`, it is not the caller's to know that there
+        /// is such a thing.
+        has: crate::Level,
     },
     /// Who points an alias at an actor needs UPDATE on that one too.
     #[error("you do not have UPDATE access to the actor you want to associate with this alias")]

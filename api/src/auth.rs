@@ -21,6 +21,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::App;
+use crate::edge::Asking;
 use crate::error::{ApiError, Meaning};
 use crate::nonce;
 
@@ -293,6 +294,9 @@ impl FromRequestParts<App> for Signed {
         let span = tracing::Span::current();
         span.record("caller.user", caller.user.as_str());
         span.record("caller.tenant", caller.tenant.as_str());
+        if let Some(asking) = parts.extensions.get::<Asking>() {
+            asking.learn(&caller);
+        }
         Ok(Self(caller))
     }
 }

@@ -2,8 +2,9 @@
 //! CORS, span. What lies behind it knows one dialect and one form of path.
 
 use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
-use abax_actors::TraceParent;
+use abax_actors::{Caller, Role, Tenant, TraceParent};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{
@@ -52,11 +53,16 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
 
     *request.uri_mut() = with_path(request.uri(), &path);
     request.extensions_mut().insert(dialect);
+    let asking = Asking::default();
+    request.extensions_mut().insert(asking.clone());
     let mut response = next.run(request).instrument(span.clone()).await;
     let route = response.extensions_mut().remove::<MatchedPath>();
     let _entered = span.enter();
 
-    let audience = Audience { dialect, server: &server, request_id: &id };
+    // Users of a tenant may reach the service elsewhere than others do.
+    let tenants = &app.service().config().tenants;
+    let server = asking.tenant().map_or(&*server, |tenant| tenants.api_server(tenant, &server));
+    let audience = Audience { dialect, server, request_id: &id, is_admin: asking.is_admin() };
     if let Some(answer) = response.extensions_mut().remove::<Answer>() {
         response = envelope::write(answer, audience);
     } else if method == Method::OPTIONS
@@ -93,6 +99,26 @@ fn without_nonce(path: &str) -> Cow<'_, str> {
     match path.split_once("/nonces/") {
         Some((before, _)) => Cow::Owned(format!("{before}/nonces/[redacted]")),
         None => Cow::Borrowed(path),
+    }
+}
+
+/// Who is asking, for the edge to know when an answer comes back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asking(Arc<OnceLock<(Tenant, Role)>>);
+
+impl Asking {
+    /// That it is `caller`.
+    pub(crate) fn learn(&self, caller: &Caller) {
+        // A request has one caller: whoever says so again says the same.
+        let _ = self.0.set((caller.tenant.clone(), caller.role));
+    }
+
+    fn tenant(&self) -> Option<&Tenant> {
+        self.0.get().map(|(tenant, _)| tenant)
+    }
+
+    fn is_admin(&self) -> bool {
+        self.0.get().is_some_and(|(_, role)| *role == Role::Admin)
     }
 }
 

@@ -54,8 +54,13 @@ impl Object {
     }
 
     /// Adds `api_server`, the root of all links.
-    pub(crate) fn with_server(mut self) -> Self {
-        self.0.push(("api_server".to_owned(), Item::Link("/".to_owned())));
+    pub(crate) fn with_server(self) -> Self {
+        self.with_link("api_server", "/")
+    }
+
+    /// Adds an address of this service, given as a path from the root `/`.
+    pub(crate) fn with_link(mut self, name: &str, path: &str) -> Self {
+        self.0.push((name.to_owned(), Item::Link(path.to_owned())));
         self
     }
 
@@ -241,6 +246,8 @@ pub(crate) struct Audience<'a> {
     /// Scheme and authority of this service as its callers reach it, no slash at the end.
     pub(crate) server: &'a str,
     pub(crate) request_id: &'a str,
+    /// Abaco tells admins, and nobody else, of what there is not.
+    pub(crate) is_admin: bool,
 }
 
 /// Writes an answer for its audience.
@@ -284,8 +291,8 @@ fn write_reply(reply: Reply, audience: Audience<'_>, still_running: bool) -> Res
 }
 
 fn write_failure(error: &ApiError, audience: Audience<'_>) -> Response {
-    let Audience { dialect, request_id, .. } = audience;
-    let status = error.meaning().status(dialect);
+    let Audience { dialect, request_id, is_admin, .. } = audience;
+    let status = error.meaning().status(dialect, is_admin);
     let mut message = error.text(dialect);
     if status.is_server_error() {
         message = format!("{message} (request {request_id})");
@@ -348,7 +355,8 @@ mod tests {
     fn what_passes_says_when_to_come_back() {
         for dialect in Dialect::ALL {
             let error = ApiError::from(abax_actors::Error::QueueUnavailable);
-            let audience = Audience { dialect, server: "http://h", request_id: "r-1" };
+            let audience =
+                Audience { dialect, server: "http://h", request_id: "r-1", is_admin: false };
             let answer = write(Answer::Failure(error), audience);
             assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{dialect:?}");
             assert_eq!(answer.headers()[RETRY_AFTER], "5", "{dialect:?}");

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use abax_actors::{Chain, Error, NonceRefusal, Noun};
+use abax_actors::{ActorId, Chain, Error, Level, NonceRefusal, Noun};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tracing::error;
@@ -21,7 +21,11 @@ pub(crate) enum Meaning {
     Unauthenticated,
     /// Known caller, not allowed.
     Forbidden,
-    /// No such actor, or none that this caller may know of.
+    /// There is one, and the caller may not know that.
+    Hidden,
+    /// No actor of that id, or none that this caller may know of.
+    NoActorId,
+    /// No such actor, alias or config, or none that this caller may know of.
     NoActor,
     /// No such execution of this actor.
     NoExecution,
@@ -57,12 +61,17 @@ pub(crate) enum Meaning {
 
 impl Meaning {
     /// The status that says this in `dialect`.
-    pub(crate) fn status(self, dialect: Dialect) -> StatusCode {
+    ///
+    /// Abaco tells admins, and nobody else, which ids there are not.
+    pub(crate) fn status(self, dialect: Dialect, to_admin: bool) -> StatusCode {
         let (ours, abacos) = match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST),
             Self::Invalid => (StatusCode::UNPROCESSABLE_ENTITY, StatusCode::BAD_REQUEST),
             Self::Unauthenticated => (StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST),
             Self::Forbidden => (StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST),
+            Self::Hidden => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
+            Self::NoActorId if to_admin => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
+            Self::NoActorId => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
             Self::NoActor => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::NoExecution | Self::NoNonce => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
             Self::NoWorker => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
@@ -107,6 +116,8 @@ impl FieldError {
 pub(crate) struct ApiError {
     meaning: Meaning,
     message: String,
+    /// What Abaco's clients hear instead.
+    to_abaco: Option<String>,
     fields: Vec<FieldError>,
     allowed: Option<HeaderValue>,
 }
@@ -114,7 +125,14 @@ pub(crate) struct ApiError {
 impl ApiError {
     /// An error of this meaning; `message` tells the caller what to do about it.
     pub(crate) fn new(meaning: Meaning, message: impl Into<String>) -> Self {
-        Self { meaning, message: message.into(), fields: Vec::new(), allowed: None }
+        let message = message.into();
+        Self { meaning, message, to_abaco: None, fields: Vec::new(), allowed: None }
+    }
+
+    /// Something that is there, for somebody who may not know that: who asks under our
+    /// own prefix hears what `missing` says of what is not there.
+    fn hidden(missing: Self, to_abaco: String) -> Self {
+        Self { meaning: Meaning::Hidden, to_abaco: Some(to_abaco), ..missing }
     }
 
     /// Fields that were refused.
@@ -131,6 +149,15 @@ impl ApiError {
         };
         let fields = vec![FieldError::new(field, problem)];
         Self { fields, ..Self::new(Meaning::Invalid, message) }
+    }
+
+    /// An error where the body of a request, and not its URL, may name the actor.
+    pub(crate) fn of_body(error: Error) -> Self {
+        let error = Self::from(error);
+        match error.meaning {
+            Meaning::NoActorId => Self { meaning: Meaning::NoActor, ..error },
+            _ => error,
+        }
     }
 
     /// A bug of ours, whose details are in the log and nowhere else.
@@ -166,7 +193,8 @@ impl ApiError {
     /// Abaco's clients look for them.
     pub(crate) fn text(&self, dialect: Dialect) -> String {
         if self.fields.is_empty() {
-            return self.message.clone();
+            let to_abaco = self.to_abaco.as_ref().filter(|_| dialect.is_abaco());
+            return to_abaco.unwrap_or(&self.message).clone();
         }
         let fields: Vec<String> = self
             .fields
@@ -184,7 +212,7 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         match &error {
             Error::NotFound { noun: Noun::Actor, id } => {
-                Self::new(Meaning::NoActor, format!("No actor found with identifier: {id}."))
+                Self::new(Meaning::NoActorId, format!("No actor found with identifier: {id}."))
             }
             Error::NotFound { noun: Noun::NamedActor, id } => {
                 Self::new(Meaning::NoActor, format!("Actor with identifier '{id}' not found."))
@@ -199,12 +227,20 @@ impl From<Error> for ApiError {
                 Self::new(Meaning::NoWorker, "Worker not found.")
             }
             Error::NotFound { .. } => Self::new(Meaning::NoActor, format!("Not found: {error}.")),
-            Error::Forbidden { noun, needed, .. } => Self::new(
-                Meaning::Forbidden,
-                format!(
+            Error::Forbidden { noun, id, needed, has } => {
+                let message = format!(
                     "Not authorized -- you do not have access to this {noun} ({needed} is needed)."
-                ),
-            ),
+                );
+                if *has > Level::None {
+                    return Self::new(Meaning::Forbidden, message);
+                }
+                let noun = match noun {
+                    Noun::Actor if ActorId::parse(id).is_none() => Noun::NamedActor,
+                    Noun::AliasAndActor => Noun::Alias,
+                    other => *other,
+                };
+                Self::hidden(Error::NotFound { noun, id: id.clone() }.into(), message)
+            }
             Error::AliasTarget { .. } | Error::AliasInConfig { .. } => {
                 Self::new(Meaning::Forbidden, format!("Not authorized -- {error}."))
             }

@@ -23,7 +23,7 @@ const UNAUTHENTICATED: [StatusCode; 3] =
 /// What a caller who has no part in an actor gets, per route and prefix: a route
 /// that is not listed here fails the walk below.
 fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
-    let refused = [StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST];
+    let refused = [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST];
     let own = [StatusCode::OK; 3];
     vec![
         (Method::GET, "/actors", own),

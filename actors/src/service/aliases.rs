@@ -36,7 +36,8 @@ impl Service {
                     let (target, level) = target(c, &caller, &actor).await?;
                     if level < Level::Update {
                         let (noun, id) = (Noun::Actor, actor);
-                        return Err(Error::Forbidden { noun, id, needed: Level::Update });
+                        let needed = Level::Update;
+                        return Err(Error::Forbidden { noun, id, needed, has: level });
                     }
                     lock_target(c, &target).await?;
                     let alias = Alias {

@@ -273,12 +273,12 @@ async fn check_items(
             }
         }
         if level < Level::Update && refused.is_none() {
-            refused = Some(item.clone());
+            refused = Some((item.clone(), level));
         }
     }
     match refused {
-        Some(id) if !any_actor => {
-            Err(Error::Forbidden { noun: Noun::Actor, id, needed: Level::Update })
+        Some((id, has)) if !any_actor => {
+            Err(Error::Forbidden { noun: Noun::Actor, id, needed: Level::Update, has })
         }
         _ => Ok(()),
     }

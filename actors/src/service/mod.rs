@@ -237,7 +237,8 @@ async fn authorized(
 ) -> Result<Actor, Error> {
     let (actor, level) = actor_named(c, caller, text).await?;
     if level < needed {
-        return Err(Error::Forbidden { noun: Noun::Actor, id: text.to_owned(), needed });
+        let (noun, id) = (Noun::Actor, text.to_owned());
+        return Err(Error::Forbidden { noun, id, needed, has: level });
     }
     Ok(actor)
 }
@@ -280,7 +281,8 @@ async fn authorized_alias(
 ) -> Result<Alias, Error> {
     let (alias, level) = alias_named(c, caller, name).await?;
     if level < needed {
-        return Err(Error::Forbidden { noun: Noun::Alias, id: name.to_owned(), needed });
+        let (noun, id) = (Noun::Alias, name.to_owned());
+        return Err(Error::Forbidden { noun, id, needed, has: level });
     }
     Ok(alias)
 }
@@ -299,8 +301,10 @@ async fn authorized_config(
     let stored = store::configs::find(c, &caller.tenant, name).await?.ok_or_else(missing)?;
     let object = Object { tenant: &caller.tenant, kind: Kind::Config, name };
     let entries = store::permissions::level(c, object, &caller.user).await?;
-    if caller.level_on_config(entries) < needed {
-        return Err(Error::Forbidden { noun: Noun::Config, id: name.to_owned(), needed });
+    let level = caller.level_on_config(entries);
+    if level < needed {
+        let (noun, id) = (Noun::Config, name.to_owned());
+        return Err(Error::Forbidden { noun, id, needed, has: level });
     }
     Ok(stored)
 }

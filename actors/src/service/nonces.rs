@@ -168,7 +168,8 @@ async fn place(
             let (actor, on_actor) = actor_named(c, caller, alias.actor.as_str()).await?;
             if on_alias.min(on_actor) < needed {
                 let (noun, id) = (Noun::AliasAndActor, alias.alias);
-                return Err(Error::Forbidden { noun, id, needed });
+                // Who may know of the alias, and not of its actor, hears that it may not.
+                return Err(Error::Forbidden { noun, id, needed, has: on_alias });
             }
             Ok((NoncePlace::Alias(alias.alias), actor.id))
         }

@@ -27,7 +27,8 @@ pub(super) async fn create(
     let mut reader = parameters.reader();
     let (alias, actor) = (reader.required("alias"), reader.required("actor_id"));
     reader.finish()?;
-    let alias = app.service().create_alias(&caller, &alias, &actor).await?;
+    let alias = app.service().create_alias(&caller, &alias, &actor).await;
+    let alias = alias.map_err(ApiError::of_body)?;
     Ok(Reply::one("Actor alias created successfully.", object(&alias)).created(link(&alias)))
 }
 
@@ -56,7 +57,8 @@ pub(super) async fn update(
     }
     let actor = reader.required("actor_id");
     reader.finish()?;
-    let alias = app.service().update_alias(&caller, &alias, &actor).await?;
+    let alias = app.service().update_alias(&caller, &alias, &actor).await;
+    let alias = alias.map_err(ApiError::of_body)?;
     Ok(Reply::one("Actor alias updated successfully.", object(&alias)))
 }
 

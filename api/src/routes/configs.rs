@@ -34,7 +34,8 @@ pub(super) async fn create(
     let (value, is_secret, actors) = all(&mut reader, given);
     reader.finish()?;
     let new = NewActorConfig { name, value, is_secret, actors };
-    let config = app.service().create_actor_config(&caller, new).await?;
+    let config = app.service().create_actor_config(&caller, new).await;
+    let config = config.map_err(ApiError::of_body)?;
     Ok(Reply::one("Config created successfully.", object(&config)).created(link(&config)))
 }
 
@@ -69,7 +70,8 @@ pub(super) async fn update(
     }
     reader.finish()?;
     update.value = update.value.filter(|value| value != SECRET);
-    let config = app.service().update_actor_config(&caller, &config, update).await?;
+    let config = app.service().update_actor_config(&caller, &config, update).await;
+    let config = config.map_err(ApiError::of_body)?;
     Ok(Reply::one("Config updated successfully.", object(&config)))
 }
 
