@@ -1,9 +1,17 @@
 //! Who is asking: tokens, and the extractor that reads them.
 //!
-//! A token is a JWT signed with HS256 under this service's own key. Whichever
-//! header carries it, the token alone says who the caller is. It holds by the
-//! clock of the service, which all its processes share, not by that of a machine.
-//! Where there is none that holds, a nonce may ([`crate::nonce`]).
+//! A token is a JWT: our own, signed with HS256 under this service's key, or one of an
+//! [`Issuer`] that the operator trusts, signed with RS256. Whichever header carries
+//! it, the token alone says who the caller is. It holds by the clock of the service,
+//! which all its processes share, not by that of a machine. Where there is none that
+//! holds, a nonce may ([`crate::nonce`]).
+
+mod jwt;
+mod public_key;
+
+mod issuer;
+mod issuers;
+mod key_set;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,24 +19,28 @@ use std::time::Duration;
 
 use abax_actors::{Caller, ClaimKey, ExecutionId, Role, Tenant, Time};
 use axum::extract::FromRequestParts;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HOST};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+pub use issuer::{Issuer, KeySource, Tenants};
+pub(crate) use issuers::Issuers;
+pub use public_key::{NotAKey, PublicKey, Strength};
+
 use crate::App;
 use crate::edge::Asking;
 use crate::error::{ApiError, Meaning};
 use crate::nonce;
+use issuer::OnBehalf;
+use issuers::{Refusal, Way};
 
 /// How far the clock of whoever made a token may be behind the service's.
 const LEEWAY: Duration = Duration::from_secs(30);
-/// A larger token is none of ours.
-const LONGEST_TOKEN: usize = 8 << 10;
 /// What a key must have at least: the length of the hash that it keys, RFC 7518 §3.2.
 const SHORTEST_KEY: usize = 32;
 
@@ -166,7 +178,7 @@ impl Keys {
     /// [`TokenError`]: not ours, or no longer.
     pub fn verify(&self, token: &str, now: Time) -> Result<Caller, TokenError> {
         let invalid = |problem| TokenError::Invalid { problem };
-        if token.len() > LONGEST_TOKEN {
+        if token.len() > jwt::LONGEST {
             return Err(invalid("too long"));
         }
         // The algorithm is ours to choose, never the token's.
@@ -263,15 +275,23 @@ fn role_of(name: &str) -> Role {
 pub(crate) struct AssertionHeader(pub(crate) String);
 
 impl AssertionHeader {
-    fn of(tenant: &str) -> Self {
-        let name = format!("{ASSERTION}{tenant}");
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let (name, _) = assertion(headers)?;
         let words = name.split('-').map(|word| {
             let mut letters = word.chars();
             let first = letters.next().map(|letter| letter.to_ascii_uppercase());
             first.into_iter().chain(letters).collect::<String>()
         });
-        Self(words.collect::<Vec<_>>().join("-"))
+        Some(Self(words.collect::<Vec<_>>().join("-")))
     }
+}
+
+/// The header with an assertion, its name in small letters and with dashes only.
+fn assertion(headers: &HeaderMap) -> Option<(String, &HeaderValue)> {
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str().replace('_', "-"), value))
+        .find(|(name, _)| name.starts_with(ASSERTION))
 }
 
 /// The caller of a request; a handler that takes it is not for strangers.
@@ -282,10 +302,15 @@ impl FromRequestParts<App> for Signed {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
-        let by_token = by_token(parts, app);
+        let by_token = by_token(parts, app).await;
         let caller = match by_token {
             // A token that holds comes first: the nonce is not spent.
-            Ok(Some(caller)) => caller,
+            Ok(Some(caller)) => {
+                if let Some(header) = AssertionHeader::of(&parts.headers) {
+                    parts.extensions.insert(header);
+                }
+                caller
+            }
             without => match nonce::redeem(parts, app).await? {
                 Some(caller) => caller,
                 None => return Err(without.err().unwrap_or_else(nobody)),
@@ -301,84 +326,140 @@ impl FromRequestParts<App> for Signed {
     }
 }
 
-fn refused(message: String) -> ApiError {
-    ApiError::new(Meaning::Unauthenticated, message)
+fn refused(message: impl std::fmt::Display) -> ApiError {
+    ApiError::new(Meaning::Unauthenticated, format!("Not authenticated: {message}."))
 }
 
 fn nobody() -> ApiError {
-    refused(
+    ApiError::new(
+        Meaning::Unauthenticated,
         "No JWT or nonce provided. Send the header Authorization: Bearer TOKEN; \
-         `abax token` prints one."
-            .to_owned(),
+         `abax token` prints one.",
     )
 }
 
-/// The caller by the request's token, if it has one.
-fn by_token(parts: &mut Parts, app: &App) -> Result<Option<Caller>, ApiError> {
-    let Some(Presented { token, tenant }) = presented(&parts.headers)? else { return Ok(None) };
-    let caller = app
-        .keys()
-        .verify(token, app.service().clock().now())
-        .map_err(|error| refused(format!("Not authenticated: {error}.")))?;
-    if let Some(named) = &tenant
-        && normal(named) != normal(caller.tenant.as_str())
-    {
-        return Err(refused(format!(
-            "Not authenticated: the token is for tenant {}, the header names {named}.",
-            caller.tenant
-        )));
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoKeys { .. } => Self::new(Meaning::Unavailable, format!("{refusal}.")),
+            Refusal::NoRole => {
+                Self::new(Meaning::Forbidden, format!("Not authorized -- {refusal}."))
+            }
+            _ => refused(refusal),
+        }
     }
-    if let Some(tenant) = &tenant {
-        parts.extensions.insert(AssertionHeader::of(tenant));
+}
+
+/// The caller by the request's token, if it has one.
+async fn by_token(parts: &Parts, app: &App) -> Result<Option<Caller>, ApiError> {
+    let Some(Presented { token, header }) = presented(&parts.headers)? else { return Ok(None) };
+    let now = app.service().clock().now();
+    if app.issuers().may_know(token) {
+        let way = match header {
+            Carrier::Assertion { ref tenant } => Way::Assertion { tenant },
+            Carrier::Tapis { on_behalf } => Way::Plain { on_behalf },
+            Carrier::Authorization => Way::Plain { on_behalf: None },
+        };
+        let caller = app.issuers().verify(token, way, now).await?;
+        if let Carrier::Tapis { on_behalf: None } = header {
+            must_be_of_host(parts, app, &caller)?;
+        }
+        return Ok(Some(caller));
+    }
+    if let Carrier::Tapis { on_behalf: Some(_) } = header {
+        return Err(refused(
+            "X-Tapis-User and X-Tapis-Tenant are for service tokens, and this is a user's",
+        ));
+    }
+    let caller = app.keys().verify(token, now).map_err(refused)?;
+    if let Carrier::Assertion { tenant: named } = header
+        && normal(&named) != normal(caller.tenant.as_str())
+    {
+        let own = &caller.tenant;
+        return Err(refused(format!("the token is for tenant {own}, the header names {named}")));
     }
     Ok(Some(caller))
+}
+
+/// Where a host name is that of some tenants, users of others have no business there.
+fn must_be_of_host(parts: &Parts, app: &App, caller: &Caller) -> Result<(), ApiError> {
+    let Some(host) = parts.headers.get(HOST).and_then(|host| host.to_str().ok()) else {
+        return Ok(());
+    };
+    let mut tenants = app.service().config().tenants.iter().filter_map(|(tenant, settings)| {
+        let server = settings.api_server.as_deref()?;
+        let authority = server.split_once("://").map_or(server, |(_, authority)| authority);
+        authority.eq_ignore_ascii_case(host).then_some(tenant)
+    });
+    let Some(first) = tenants.next() else { return Ok(()) };
+    if *first == caller.tenant || tenants.any(|tenant| *tenant == caller.tenant) {
+        return Ok(());
+    }
+    let own = &caller.tenant;
+    Err(refused(format!("the token is for tenant {own}, which is not the one of {host}")))
 }
 
 /// A token as it was presented.
 struct Presented<'a> {
     token: &'a str,
-    /// The tenant that the header's own name claims.
-    tenant: Option<String>,
+    header: Carrier<'a>,
+}
+
+/// Which header a token came in, and what else that says.
+enum Carrier<'a> {
+    /// `X-JWT-Assertion-TENANT`: the tenant that its own name claims.
+    Assertion {
+        tenant: String,
+    },
+    /// `X-Tapis-Token`, and for whom a service acts.
+    Tapis {
+        on_behalf: Option<OnBehalf<'a>>,
+    },
+    Authorization,
 }
 
 const TAPIS_TOKEN: HeaderName = HeaderName::from_static("x-tapis-token");
-const ON_BEHALF: [&str; 2] = ["x-tapis-user", "x-tapis-tenant"];
+const TAPIS_USER: HeaderName = HeaderName::from_static("x-tapis-user");
+const TAPIS_TENANT: HeaderName = HeaderName::from_static("x-tapis-tenant");
 const ASSERTION: &str = "x-jwt-assertion-";
 
 /// The request's token, from the first of the three headers that may carry one.
 fn presented(headers: &HeaderMap) -> Result<Option<Presented<'_>>, ApiError> {
     let unreadable = || {
-        ApiError::new(
-            Meaning::Unauthenticated,
-            "Not authenticated: the token's header cannot be read; \
-             send the header Authorization: Bearer TOKEN.",
-        )
+        refused("the token's header cannot be read; send the header Authorization: Bearer TOKEN")
     };
-    let assertion = headers.iter().find_map(|(name, value)| {
-        let name = name.as_str().replace('_', "-");
-        name.strip_prefix(ASSERTION).map(|tenant| (tenant.to_owned(), value))
-    });
-    if let Some((tenant, value)) = assertion {
+    if let Some((name, value)) = assertion(headers) {
+        let tenant = name[ASSERTION.len()..].to_owned();
         let token = value.to_str().map_err(|_| unreadable())?.trim();
-        return Ok(Some(Presented { token, tenant: Some(tenant) }));
+        return Ok(Some(Presented { token, header: Carrier::Assertion { tenant } }));
     }
     if let Some(value) = headers.get(TAPIS_TOKEN) {
-        if let Some(name) = ON_BEHALF.iter().find(|name| headers.contains_key(**name)) {
-            return Err(ApiError::new(
-                Meaning::Unauthenticated,
-                format!("Not authenticated: {name} is for service tokens, and this is a user's."),
-            ));
-        }
         let token = value.to_str().map_err(|_| unreadable())?.trim();
-        return Ok(Some(Presented { token, tenant: None }));
+        let on_behalf = on_behalf(headers)?;
+        return Ok(Some(Presented { token, header: Carrier::Tapis { on_behalf } }));
     }
     let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
     let text = value.to_str().map_err(|_| unreadable())?;
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-            Ok(Some(Presented { token: token.trim(), tenant: None }))
+            Ok(Some(Presented { token: token.trim(), header: Carrier::Authorization }))
         }
         _ => Err(unreadable()),
+    }
+}
+
+/// For whom a service says that it acts.
+fn on_behalf(headers: &HeaderMap) -> Result<Option<OnBehalf<'_>>, ApiError> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    match (headers.contains_key(TAPIS_USER), headers.contains_key(TAPIS_TENANT)) {
+        (false, false) => Ok(None),
+        (true, true) => match (text(TAPIS_USER), text(TAPIS_TENANT)) {
+            (Some(user), Some(tenant)) => Ok(Some(OnBehalf { user, tenant })),
+            _ => Err(refused("X-Tapis-User and X-Tapis-Tenant cannot be read")),
+        },
+        _ => Err(refused(
+            "X-Tapis-User and X-Tapis-Tenant are for service tokens, and come together",
+        )),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::auth::{Issuer, Issuers};
 use crate::dialect::Dialect;
 
 /// Settings of the HTTP interface. [`Config::check`] runs before the first socket opens.
@@ -17,6 +18,11 @@ pub struct Config {
     pub api_server: Option<String>,
     /// The dialect under `/actors` without a version.
     pub bare_dialect: Dialect,
+    /// Those whose tokens are taken beside our own; tried in this order.
+    pub issuers: Vec<Issuer>,
+    /// Certificates (PEM) that are trusted beside the system's where keys of issuers
+    /// are fetched.
+    pub ca_pem: Option<Vec<u8>>,
     /// The largest message body taken.
     pub message_limit_bytes: usize,
     /// The largest body of any other request.
@@ -40,6 +46,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             api_server: None,
             bare_dialect: Dialect::Abax,
+            issuers: Vec::new(),
+            ca_pem: None,
             message_limit_bytes: 2 << 20,
             body_limit_bytes: 1 << 20,
             sync_deadline: Duration::from_secs(55),
@@ -60,6 +68,14 @@ pub enum ConfigError {
     ApiServer {
         /// What was configured.
         value: String,
+    },
+    /// Somebody whose tokens are to be taken, in a way that cannot work.
+    #[error("issuer {name}: {problem}")]
+    Issuer {
+        /// What the settings call it.
+        name: String,
+        /// Why not.
+        problem: String,
     },
     /// A limit or time of zero would refuse every request.
     #[error("{name} is zero, so that every request would fail")]
@@ -96,6 +112,15 @@ impl Config {
             }
         }
         Ok(self)
+    }
+
+    /// Checks those whose tokens are to be taken, without asking them anything.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot work.
+    pub fn check_issuers(&self) -> Result<(), ConfigError> {
+        Issuers::new(&self.issuers, self.ca_pem.as_deref()).map(|_| ())
     }
 }
 

@@ -46,6 +46,17 @@ impl Dialect {
         (dialect, routed)
     }
 
+    /// The dialect that settings call `name`, if one is called so.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "abax" => Some(Self::Abax),
+            "v2-camel" => Some(Self::V2),
+            "v2-snake" => Some(Self::V2Snake),
+            "v3" => Some(Self::V3),
+            _ => None,
+        }
+    }
+
     /// True where Abaco's own clients are served: its statuses and its texts.
     pub fn is_abaco(self) -> bool {
         self != Self::Abax

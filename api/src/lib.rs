@@ -29,11 +29,14 @@ mod webhooks;
 use std::sync::Arc;
 
 use abax_actors::Service;
+use auth::Issuers;
 use axum::{Router, middleware};
 use operations::Operations;
 use tower_http::catch_panic::CatchPanicLayer;
 
-pub use auth::{KeyTooShort, Keys, TokenError};
+pub use auth::{
+    Issuer, KeySource, KeyTooShort, Keys, NotAKey, PublicKey, Strength, Tenants, TokenError,
+};
 pub use config::{Config, ConfigError};
 pub use dialect::Dialect;
 pub use envelope::VERSION;
@@ -51,6 +54,7 @@ pub struct App(Arc<Parts>);
 struct Parts {
     service: Service,
     keys: Keys,
+    issuers: Issuers,
     config: Config,
     operations: Operations,
 }
@@ -63,8 +67,9 @@ impl App {
     /// A setting that cannot work, see [`Config::check`].
     pub fn new(service: Service, keys: Keys, config: Config) -> Result<Self, ConfigError> {
         let config = config.check()?;
+        let issuers = Issuers::new(&config.issuers, config.ca_pem.as_deref())?;
         let operations = Operations::new(service.clone());
-        Ok(Self(Arc::new(Parts { service, keys, config, operations })))
+        Ok(Self(Arc::new(Parts { service, keys, issuers, config, operations })))
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -73,6 +78,10 @@ impl App {
 
     pub(crate) fn keys(&self) -> &Keys {
         &self.0.keys
+    }
+
+    pub(crate) fn issuers(&self) -> &Issuers {
+        &self.0.issuers
     }
 
     pub(crate) fn config(&self) -> &Config {

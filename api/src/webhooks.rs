@@ -119,15 +119,17 @@ impl Post {
                 .pool_max_idle_per_host(1)
         };
         let resolver = Arc::new(PublicOnly { allowed: Arc::clone(&allowed) });
-        let own_servers =
-            [app.config().api_server.clone(), Some(app.service().config().api_server.clone())];
+        let of_domain = app.service().config();
+        let of_tenants = of_domain.tenants.iter().map(|(_, settings)| settings.api_server.clone());
+        let own_servers = [app.config().api_server.clone(), Some(of_domain.api_server.clone())]
+            .into_iter()
+            .chain(of_tenants);
         Ok(Self {
             outside: builder().dns_resolver(resolver).build()?,
             own: builder().build()?,
             own_origins: own_servers
-                .iter()
                 .flatten()
-                .filter_map(|server| origin(&Url::parse(server).ok()?))
+                .filter_map(|server| origin(&Url::parse(&server).ok()?))
                 .collect(),
             allowed,
             keys: app.keys().clone(),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use abax_api::Dialect;
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
-use service::{PREFIXES, envelope, expect, ok, start, start_with};
+use serde_json::json;
+use service::{PREFIXES, envelope, expect, keys_of, ok, start, start_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -198,10 +198,29 @@ async fn the_service_says_that_it_is_up() {
 
 #[tokio::test]
 async fn the_bare_prefix_can_speak_another_dialect() {
-    let running = start_with(|config| config.bare_dialect = Dialect::V2Snake).await;
-    let new = ok(running.post("/actors").json(&json!({"image": "busybox"}))).await;
-    assert_eq!(new["result"]["max_workers"], Value::Null);
-    expect(running.stranger(Method::GET, "/actors"), StatusCode::BAD_REQUEST).await;
+    for (name, null, link) in [
+        ("v2-camel", None, "/actors/v2/"),
+        ("v2-snake", Some("max_workers"), "/actors/v2/"),
+        ("v3", Some("max_workers"), "/v3/actors/"),
+    ] {
+        let dialect = Dialect::named(name).unwrap();
+        let running = start_with(|config| config.bare_dialect = dialect).await;
+        // Abaco's clients hear 200 for what is new, and 400 for most that is wrong.
+        let sent = json!({"image": "busybox", "defaultEnvironment": {"a": 1}, "log_ex": 60});
+        let new = ok(running.post("/actors").json(&sent)).await["result"].clone();
+        assert_eq!(keys_of(&new).contains(&"max_workers"), null.is_some(), "{name}: {new}");
+        assert!(!keys_of(&new).contains(&"maxWorkers"), "{name}: {new}");
+        let (environment, log_ex) = match null {
+            None => (&new["defaultEnvironment"], &new["logEx"]),
+            Some(_) => (&new["default_environment"], &new["log_ex"]),
+        };
+        assert_eq!((environment, log_ex), (&json!({"a": 1}), &json!(60)), "{name}: {new}");
+        let own = new["_links"]["self"].as_str().unwrap();
+        assert!(own.contains(link), "{name}: {own}");
+        expect(running.stranger(Method::GET, "/actors"), StatusCode::BAD_REQUEST).await;
+    }
+    assert_eq!(Dialect::named("abax"), Some(Dialect::Abax));
+    assert_eq!(Dialect::named("v4"), None);
 }
 
 #[tokio::test]

@@ -50,8 +50,3 @@ pub(super) async fn ready(State(app): State<App>) -> Result<Reply, ApiError> {
 pub(super) async fn metrics(State(app): State<App>) -> Response {
     app.operations().all_metrics().await
 }
-
-/// Sites and tenants as one client looks for at its start: there are none to choose from here.
-pub(super) async fn nothing() -> Reply {
-    Reply::many("The request was successful", Vec::new())
-}

@@ -13,6 +13,7 @@ mod permissions;
 mod results;
 mod search;
 mod state;
+mod tenants;
 mod workers;
 
 use axum::Router;
@@ -80,8 +81,8 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/healthz", Open, health::alive),
         route(Method::GET, "/readyz", Open, health::ready),
         route(Method::GET, "/metrics", Open, health::metrics),
-        route(Method::GET, "/v3/sites", Open, health::nothing),
-        route(Method::GET, "/v3/tenants", Open, health::nothing),
+        route(Method::GET, "/v3/sites", Open, tenants::sites),
+        route(Method::GET, "/v3/tenants", Open, tenants::tenants),
         route(Method::GET, ACTORS, Signed, actors::list),
         route(Method::POST, ACTORS, Signed, actors::register),
         route(Method::GET, ACTOR, Signed, actors::show),

@@ -47,10 +47,20 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Running {
 
 /// As [`start_with`], where it is as late as `clock` says.
 pub async fn start_at(clock: Clock, change: impl FnOnce(&mut Config)) -> Running {
+    start_of(clock, |_| {}, change).await
+}
+
+/// As [`start_at`], with settings of the domain changed too.
+pub async fn start_of(
+    clock: Clock,
+    change_domain: impl FnOnce(&mut abax_actors::Config),
+    change: impl FnOnce(&mut Config),
+) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let mut settings = abax_actors::Config::sqlite(directory.path().join("abax.db"));
     let key = abax_actors::SecretKeys::generate();
     settings.secret_keys = abax_actors::SecretKeys::parse(key.expose_secret()).unwrap();
+    change_domain(&mut settings);
     let service = Service::open(settings, clock).await.unwrap();
     let keys = Keys::new(SECRET).unwrap();
     let mut config = Config { drain: Duration::from_secs(2), ..Config::default() };
