@@ -620,8 +620,10 @@ pub(crate) struct Token {
 /// What a token lets its bearer do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Default)]
 pub(crate) enum TokenRole {
-    /// Their own actors
+    /// Their own actors, and those that are shared with them
     User,
+    /// As users, with attributes that are restricted
+    Privileged,
     /// Everything
     #[default]
     Admin,

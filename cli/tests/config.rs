@@ -57,12 +57,15 @@ const SAMPLES: &[(&str, &str)] = &[
     ("service.worker_ttl_seconds", "86401"),
     ("service.secret_keys_file", "KEYS"),
     ("service.configs_for_any_actor", "yes"),
+    ("service.tenants", "{ LAB = { default_token = true } }"),
     ("service.host_ports", "5432,8080"),
     ("service.bridge", "br1"),
     ("service.subnet", "10.1.0.0/16"),
     ("api.listen", "127.0.0.1:8002"),
     ("api.public_url", "https://api.example.org/"),
     ("api.signing_key_file", "SECRET"),
+    ("api.dialect", "v3"),
+    ("api.issuers", "{ idp = { jwks_url = \"http://127.0.0.1:1/keys\", tenants = [\"LAB\"] } }"),
     ("api.drain_seconds", "21"),
     ("api.webhook_networks", "10.1.0.0/16,fd00::/8"),
     ("worker.name", "node-7"),
@@ -192,6 +195,35 @@ fn an_address_that_nobody_reaches_is_said() {
     let ran = check(&[("ABAX_API_PUBLIC_URL", "https://abax.example.org/behind/a/path")]);
     ran.fails(1, &["api.public_url", "https://host"]);
     assert_eq!(check(&[("ABAX_PUBLIC_URL", "https://abax.example.org/")]).stderr, "");
+}
+
+#[test]
+fn issuers_and_tenants_that_cannot_work_are_said() {
+    for (variable, value, words) in [
+        ("ABAX_API_ISSUERS", "{ a = { tenants = [\"T\"] } }", ["api.issuers.a", "key_files"]),
+        ("ABAX_API_ISSUERS", "{ a = { tenant = \"T\" } }", ["unknown field", "tenant"]),
+        (
+            "ABAX_API_ISSUERS",
+            "{ a = { jwks_url = \"http://[::1]\" } }",
+            ["api.issuers", "no tenants"],
+        ),
+        (
+            "ABAX_API_ISSUERS",
+            "{ a = { tenants = [\"T\"], key_files = [\"/dev/null\"] } }",
+            ["/dev/null", "not a public RSA key"],
+        ),
+        (
+            "ABAX_SERVICE_TENANTS",
+            "{ LAB = { public_url = \"https://h/path\" } }",
+            ["service.tenants.LAB.public_url", "https://host"],
+        ),
+    ] {
+        check(&[(variable, value)]).fails(1, &words);
+    }
+    let open = "{ a = { tenants = [\"T\"], jwks_url = \"http://idp.example.org/keys\" } }";
+    let ran = check(&[("ABAX_API_ISSUERS", open)]);
+    ran.success();
+    assert!(ran.stderr.contains("warning: api.issuers.a.jwks_url"), "{}", ran.stderr);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) fn run(settings: &Settings, args: &args::Token) -> anyhow::Result<()>
     })?;
     let roles: &[&str] = match args.role {
         TokenRole::Admin => &["admin"],
+        TokenRole::Privileged => &["privileged"],
         TokenRole::User => &[],
     };
     let token = keys::mint(&keys, &args.user, &args.tenant, roles, lifetime);

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use anyhow::Context as _;
+
 use super::secret::{Warning, read_secret, read_secret_keys, readable_by_all};
 use super::sources::has_password;
 use super::{Settings, check_certificates};
@@ -31,6 +33,7 @@ impl Settings {
         let mut found = Findings::default();
         self.check_servers(&mut found);
         self.check_public_urls(&mut found);
+        self.check_trust(&mut found);
         if self.service.bridge == self.network.bridge {
             found.problems.push(
                 "service.bridge and network.bridge are the same; executions need a bridge of their own"
@@ -148,6 +151,30 @@ impl Settings {
                 found.warnings.push(format!(
                     "{key} is {url}, which other machines do not reach, nor executions, whose \
                      loopback is their own; name an address of this one that they reach"
+                ));
+            }
+        }
+    }
+
+    fn check_trust(&self, found: &mut Findings) {
+        for (name, tenant) in self.tenants().iter() {
+            let server = tenant.api_server.clone();
+            let config = abax_api::Config { api_server: server, ..Default::default() };
+            if let Err(error) = config.check() {
+                found.problems.push(format!("service.tenants.{name}.public_url: {error}"));
+            }
+        }
+        let mut config = abax_api::Config::default();
+        let ended = self.trust(&mut config);
+        if let Err(error) = ended.and_then(|()| config.check_issuers().context("api.issuers")) {
+            found.problems.push(format!("{error:#}"));
+        }
+        for (name, issuer) in &self.api.issuers {
+            let Some(url) = &issuer.jwks_url else { continue };
+            if url.starts_with("http:") && !is_loopback(url) {
+                found.warnings.push(format!(
+                    "api.issuers.{name}.jwks_url crosses the network without TLS, where anybody \
+                     may put in keys of their own; write https:// if the issuer has it"
                 ));
             }
         }

@@ -41,6 +41,8 @@ pub(crate) enum Kind {
     Ports,
     /// Registries, each with a list of mirrors.
     Mirrors,
+    /// Names, each with a table of settings of its own.
+    Tables,
 }
 
 impl Kind {
@@ -67,6 +69,7 @@ impl Kind {
             }
             Self::Networks => "a list of networks, like [\"10.1.0.0/16\", \"fd00::/8\"]".to_owned(),
             Self::Ports => "a list of ports, like [8080]; 8080,9090 in the environment".to_owned(),
+            Self::Tables => "a table of tables, like {\"NAME\" = {setting = \"value\"}}".to_owned(),
             Self::Mirrors => {
                 "a table of lists, like {\"docker.io\" = [\"https://mirror.example.org\"]}"
                     .to_owned()
@@ -91,9 +94,9 @@ impl Kind {
             Self::Ports => Value::Array(
                 parts().map(|p| Some(Value::Integer(p.parse().ok()?))).collect::<Option<_>>()?,
             ),
-            Self::Mirrors => toml::from_str::<toml::Table>(&format!("mirrors = {text}"))
-                .ok()?
-                .remove("mirrors")?,
+            Self::Mirrors | Self::Tables => {
+                toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?.remove("value")?
+            }
             _ => Value::from(text),
         };
         self.accepts(&value).then_some(value)
@@ -133,6 +136,10 @@ impl Kind {
             }
             Self::Ports => {
                 list(&|value| value.as_integer().is_some_and(|n| (1..=65_535).contains(&n)))
+            }
+            // What is in them is checked where they are used.
+            Self::Tables => {
+                value.as_table().is_some_and(|table| table.values().all(Value::is_table))
             }
             Self::Mirrors => value.as_table().is_some_and(|table| {
                 table.values().all(|mirrors| {
@@ -189,6 +196,8 @@ mod tests {
             (Kind::OneOf(&["text", "json"]), "xml", false),
             (Kind::Mirrors, "{\"docker.io\" = [\"https://m\"]}", true),
             (Kind::Mirrors, "docker.io", false),
+            (Kind::Tables, "{LAB = {default_token = true}}", true),
+            (Kind::Tables, "{LAB = true}", false),
             (Kind::Text, "", false),
         ] {
             assert_eq!(kind.read(text).is_some(), good, "{kind:?}: {text}");

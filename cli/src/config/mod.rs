@@ -10,10 +10,13 @@ mod flags;
 
 mod secret;
 
+mod trust;
+
 mod check;
 
 mod host_access;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -121,6 +124,7 @@ pub(crate) struct Service {
     pub(crate) worker_ttl_seconds: u64,
     pub(crate) secret_keys_file: Option<PathBuf>,
     pub(crate) configs_for_any_actor: String,
+    pub(crate) tenants: BTreeMap<String, trust::OfTenant>,
     pub(crate) host_ports: Vec<u16>,
     pub(crate) bridge: String,
     pub(crate) subnet: Ipv4Net,
@@ -133,6 +137,8 @@ pub(crate) struct Api {
     pub(crate) listen: SocketAddr,
     pub(crate) public_url: Option<String>,
     pub(crate) signing_key_file: Option<PathBuf>,
+    pub(crate) dialect: String,
+    pub(crate) issuers: BTreeMap<String, trust::OfIssuer>,
     pub(crate) drain_seconds: u64,
     pub(crate) webhook_networks: Vec<IpNet>,
 }
@@ -236,7 +242,11 @@ impl Settings {
             }
         }
         let mut settings: Self =
-            Value::Table(all).try_into().context("could not use the settings")?;
+            Value::Table(all).try_into().map_err(|error: toml::de::Error| {
+                // Its text has lines: what is wrong, and where.
+                let what = error.to_string().trim().replace('\n', " ");
+                anyhow!("could not use the settings: {what}")
+            })?;
         // Users and executions put paths behind it.
         for url in [&mut settings.service.public_url, &mut settings.api.public_url] {
             *url = url.take().map(|url| url.trim_end_matches('/').to_owned());
@@ -348,7 +358,15 @@ mod tests {
              secret_keys_file = \"/s\"\nconfigs_for_any_actor = \"yes\"\n\
              host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
              [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example/\"\n\
-             signing_key_file = \"/k\"\ndrain_seconds = 1\nwebhook_networks = [\"10.0.0.0/8\"]\n\
+             signing_key_file = \"/k\"\ndrain_seconds = 1\nwebhook_networks = [\"10.0.0.0/8\"]\ndialect = \"v3\"\n\
+             [service.tenants.LAB]\ndefault_token = true\nissues_tokens = false\n\
+             public_url = \"https://lab.example/\"\nlog_expiry_seconds = 1\n\
+             log_expiry_ceiling_seconds = 2\n\
+             [api.issuers.idp]\ntenants = [\"LAB\", \"*\"]\nservice_tenants = [\"LAB\"]\n\
+             issuer = \"https://idp.example\"\naudience = \"abax\"\n\
+             jwks_url = \"https://idp.example/keys\"\njwks_fresh_seconds = 60\n\
+             user_claim = \"login\"\ntenant_claim = \"tenant\"\nroles_claim = \"groups\"\n\
+             required_role = \"staff\"\nadmins = [\"ada\"]\nprivileged = [\"grace\"]\n\
              [worker]\nname = \"w\"\nslots = 1\nclasses = [\"gpu\"]\nmemory = \"8g\"\ncpus = 1.5\n\
              prepull = [\"busybox\"]\ndrain_seconds = 2\nmetrics_listen = \"127.0.0.1:9\"\n",
         );
@@ -360,6 +378,17 @@ mod tests {
         }
         let settings = Settings::of(&sources).unwrap();
         assert_eq!(settings.service.cpus, Some(2.0));
+        let lab = abax_actors::Tenant::new("LAB");
+        let tenants = settings.tenants();
+        assert_eq!(tenants.api_server(&lab, ""), "https://lab.example");
+        assert!(!tenants.issues_tokens(&lab));
+        let mut trusted = abax_api::Config::default();
+        let mut alone = settings;
+        alone.ca_bundle = None;
+        alone.trust(&mut trusted).unwrap();
+        let settings = alone;
+        assert_eq!(trusted.issuers[0].tenants, abax_api::Tenants::Any);
+        assert_eq!(trusted.issuers[0].required_role.as_deref(), Some("staff"));
         assert_eq!(settings.worker.classes, ["gpu"]);
         assert_eq!(settings.api.public_url.as_deref(), Some("https://b.example"));
     }

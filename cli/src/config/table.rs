@@ -30,8 +30,8 @@ pub(crate) enum Preset {
 }
 
 use Kind::{
-    Address, Filter, Mirrors, Names, Networks, Number, OneOf, Path, Ports, Size, Subnet, Text,
-    Texts, Url, Whole,
+    Address, Filter, Mirrors, Names, Networks, Number, OneOf, Path, Ports, Size, Subnet, Tables,
+    Text, Texts, Url, Whole,
 };
 use Preset::{Of, Value, Words};
 
@@ -145,6 +145,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "Keys of secret configs, 32 random bytes in base64 on each line; the first one seals. The same file in all processes.";
     "service.configs_for_any_actor" "ABAX_SERVICE_CONFIGS_FOR_ANY_ACTOR" [] OneOf(&["yes", "no"]), Value("no"),
         "Whether any user may give a config to any actor of the tenant, as with Abaco, and not only who may update the actor.";
+    "service.tenants" "ABAX_SERVICE_TENANTS" [] Tables, Value("{}"),
+        "By tenant, what it has otherwise than the rest; see below.";
     "service.host_ports" "ABAX_SERVICE_HOST_PORTS" ["serve --host-port", "worker --host-port"] Ports, Value(""),
         "Ports of the host's loopback that executions reach, at `host.abax.internal`.";
     "service.bridge" "ABAX_SERVICE_BRIDGE" [] Text, Value("abax1"),
@@ -158,6 +160,10 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "As `service.public_url`; `abax api` and `abax worker` need one of the two.";
     "api.signing_key_file" "ABAX_API_SIGNING_KEY_FILE" ["api --signing-key", "worker --signing-key", "token --signing-key"] Path, Words("`service.data`/signing.key, for `abax serve`"),
         "The key of access tokens, at least 32 random bytes; the same file in all api and worker processes.";
+    "api.dialect" "ABAX_API_DIALECT" [] OneOf(&["abax", "v2-camel", "v2-snake", "v3"]), Value("abax"),
+        "What is spoken under `/actors` without a version: ours, or that of an Abaco.";
+    "api.issuers" "ABAX_API_ISSUERS" [] Tables, Value("{}"),
+        "By name, those whose tokens are taken beside the service's own; see below.";
     "api.drain_seconds" "ABAX_API_DRAIN_SECONDS" ["api --drain"] Whole(0, DAY), Value("20"),
         "How long a stop waits for open requests.";
     "api.webhook_networks" "ABAX_API_WEBHOOK_NETWORKS" [] Networks, Value(""),

@@ -25,13 +25,8 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
     let keys = keys::shared(settings)?;
     let public_url = api.public_url.clone().unwrap_or_default();
     let of_actors = parts::actors(settings, public_url.clone())?;
-    let of_api = abax_api::Config {
-        listen: address,
-        api_server: Some(public_url),
-        drain: Duration::from_secs(api.drain_seconds),
-        webhook_networks: api.webhook_networks.clone(),
-        ..abax_api::Config::default()
-    };
+    let mut of_api = parts::api(settings, address, Some(public_url))?;
+    of_api.drain = Duration::from_secs(api.drain_seconds);
 
     let tokio = parts::io_loop()?;
     let ended = tokio.block_on(async {

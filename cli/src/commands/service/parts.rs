@@ -1,10 +1,11 @@
 //! The parts of a service process, each from the settings.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use abax_actors::{Claim, DefaultLimits, Service, Time};
-use abax_api::Keys;
+use abax_api::{Dialect, Keys};
 use abax_runtime::cgroup::Limits;
 use abax_runtime::network::{BridgeConfig, Mode};
 use abax_worker::AccessTokens;
@@ -33,6 +34,7 @@ pub(super) fn actors(
     let service = &settings.service;
     let mut config = abax_actors::Config::new(settings.database()?, settings.queue()?);
     config.api_server = api_server;
+    config.tenants = settings.tenants();
     config.queues.clone_from(&service.queues);
     config.max_attempts = service.max_attempts;
     config.max_log_bytes = service.log_limit_bytes;
@@ -62,6 +64,25 @@ fn default_limits(settings: &Settings) -> anyhow::Result<DefaultLimits> {
         memory_bytes: service.memory.as_deref().map(output::parse_size).transpose()?,
         nano_cpus: service.cpus.map(output::nano_cpus).transpose()?,
     })
+}
+
+/// The interface's, at `listen`.
+///
+/// # Errors
+///
+/// A file that is named cannot be used.
+pub(super) fn api(
+    settings: &Settings,
+    listen: SocketAddr,
+    public_url: Option<String>,
+) -> anyhow::Result<abax_api::Config> {
+    let mut config =
+        abax_api::Config { listen, api_server: public_url, ..abax_api::Config::default() };
+    config.bare_dialect = Dialect::named(&settings.api.dialect)
+        .with_context(|| format!("api.dialect: {} is none", settings.api.dialect))?;
+    config.webhook_networks.clone_from(&settings.api.webhook_networks);
+    settings.trust(&mut config)?;
+    Ok(config)
 }
 
 /// The bridge of executions, which reach these ports of this machine's loopback.
@@ -117,7 +138,11 @@ pub(super) fn worker(
     let DefaultLimits { memory_bytes, nano_cpus } = default_limits(settings)?;
     config.limits = Limits { memory_bytes, nano_cpus, pids: service.pids, ..Limits::default() };
     let lifetime = token_lifetime(config.time_limit);
+    let tenants = settings.tenants();
     config.access_tokens = Some(AccessTokens::new(move |claim: &Claim, now: Time| {
+        if !tenants.issues_tokens(&claim.actor.tenant) {
+            return None;
+        }
         let (owner, tenant) = (&claim.actor.owner, claim.actor.tenant.as_str());
         let token = keys.mint_for(&claim.key, owner, tenant, now, lifetime);
         Some(token.expose_secret().to_owned())

@@ -72,9 +72,7 @@ pub(crate) fn run(settings: &Settings) -> anyhow::Result<()> {
         .clone()
         .unwrap_or_else(|| format!("http://{}:{}", gateway(&bridge), address.port()));
     let of_actors = parts::actors(settings, api_server)?;
-    let mut of_api = abax_api::Config { listen: address, ..abax_api::Config::default() };
-    of_api.api_server.clone_from(&service.public_url);
-    of_api.webhook_networks.clone_from(&settings.api.webhook_networks);
+    let of_api = parts::api(settings, address, service.public_url.clone())?;
     let host = parts::Host {
         name,
         succession,
