@@ -71,7 +71,7 @@ async fn other_methods_are_405_before_anybody_asks_who_you_are() {
 async fn options_need_no_credentials_and_answer_preflights() {
     let running = start().await;
     for prefix in PREFIXES {
-        for path in [prefix.to_owned(), format!("{prefix}/x/messages")] {
+        for path in ["", "/x/messages", "/x/workers"].map(|path| format!("{prefix}{path}")) {
             let answer = running
                 .stranger(Method::OPTIONS, &path)
                 .header("Origin", "https://lab.example.org")
