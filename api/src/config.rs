@@ -23,6 +23,9 @@ pub struct Config {
     /// Certificates (PEM) that are trusted beside the system's where keys of issuers
     /// are fetched.
     pub ca_pem: Option<Vec<u8>>,
+    /// Calls of one user that may wait at once in this process: synchronous messages
+    /// and logs that are followed.
+    pub waits_per_user: usize,
     /// The largest message body taken.
     pub message_limit_bytes: usize,
     /// The largest body of any other request.
@@ -48,6 +51,7 @@ impl Default for Config {
             bare_dialect: Dialect::Abax,
             issuers: Vec::new(),
             ca_pem: None,
+            waits_per_user: 100,
             message_limit_bytes: 2 << 20,
             body_limit_bytes: 1 << 20,
             sync_deadline: Duration::from_secs(55),
@@ -101,6 +105,7 @@ impl Config {
             }
         }
         for (name, is_zero) in [
+            ("waits_per_user", self.waits_per_user == 0),
             ("message_limit_bytes", self.message_limit_bytes == 0),
             ("body_limit_bytes", self.body_limit_bytes == 0),
             ("sync_deadline", self.sync_deadline.is_zero()),

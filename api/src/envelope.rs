@@ -309,7 +309,7 @@ fn write_failure(error: &ApiError, audience: Audience<'_>) -> Response {
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"abax\""));
     }
-    if error.meaning() == Meaning::Unavailable {
+    if matches!(error.meaning(), Meaning::Unavailable | Meaning::TooMany) {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     if let Some(allow) = error.allowed() {

@@ -53,6 +53,8 @@ pub(crate) enum Meaning {
     Slow,
     /// The execution that the caller waited for could not be carried out.
     ExecutionFailed,
+    /// The caller has more under way than it may.
+    TooMany,
     /// The store or the queue is away; the same request may succeed later.
     Unavailable,
     /// A bug of ours.
@@ -86,6 +88,7 @@ impl Meaning {
             Self::UnreadableType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, StatusCode::BAD_REQUEST),
             Self::Slow => (StatusCode::REQUEST_TIMEOUT, StatusCode::BAD_REQUEST),
             Self::ExecutionFailed => (StatusCode::BAD_GATEWAY, StatusCode::BAD_REQUEST),
+            Self::TooMany => (StatusCode::TOO_MANY_REQUESTS, StatusCode::TOO_MANY_REQUESTS),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => {
                 (StatusCode::INTERNAL_SERVER_ERROR, StatusCode::INTERNAL_SERVER_ERROR)

@@ -24,6 +24,7 @@ mod edge;
 mod routes;
 mod server;
 mod waiting;
+mod waits;
 mod webhooks;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use auth::Issuers;
 use axum::{Router, middleware};
 use operations::Operations;
 use tower_http::catch_panic::CatchPanicLayer;
+use waits::Waits;
 
 pub use auth::{
     Issuer, KeySource, KeyTooShort, Keys, NotAKey, PublicKey, Strength, Tenants, TokenError,
@@ -55,6 +57,7 @@ struct Parts {
     service: Service,
     keys: Keys,
     issuers: Issuers,
+    waits: Waits,
     config: Config,
     operations: Operations,
 }
@@ -68,8 +71,9 @@ impl App {
     pub fn new(service: Service, keys: Keys, config: Config) -> Result<Self, ConfigError> {
         let config = config.check()?;
         let issuers = Issuers::new(&config.issuers, config.ca_pem.as_deref())?;
+        let waits = Waits::new(config.waits_per_user);
         let operations = Operations::new(service.clone());
-        Ok(Self(Arc::new(Parts { service, keys, issuers, config, operations })))
+        Ok(Self(Arc::new(Parts { service, keys, issuers, waits, config, operations })))
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -82,6 +86,10 @@ impl App {
 
     pub(crate) fn issuers(&self) -> &Issuers {
         &self.0.issuers
+    }
+
+    pub(crate) fn waits(&self) -> &Waits {
+        &self.0.waits
     }
 
     pub(crate) fn config(&self) -> &Config {

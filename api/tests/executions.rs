@@ -288,6 +288,36 @@ async fn logs_can_be_followed_to_the_end() {
 }
 
 #[tokio::test]
+async fn one_user_cannot_have_all_places_of_those_who_wait() {
+    let running = start_with(|config| config.waits_per_user = 1).await;
+    let actor = running.register(json!({})).await;
+    let execution = running.send(&actor, "x").await;
+    let logs = format!("/actors/{actor}/executions/{execution}/logs?follow=true");
+    let mut stream = running.get(&logs).send().await.unwrap();
+    let synchronous = format!("/v3/actors/{actor}/messages?_abaco_synchronous=true");
+    for request in [running.get(&logs), running.post(&synchronous).form(&[("message", "m")])] {
+        let answer = request.send().await.unwrap();
+        let (headers, _) = envelope(answer, StatusCode::TOO_MANY_REQUESTS).await;
+        assert!(headers.contains_key("retry-after"));
+    }
+    // What was refused is not accepted, and others are not in the way.
+    let messages = format!("/actors/{actor}/messages");
+    assert_eq!(ok(running.get(&messages)).await["result"]["messages"], 1);
+    let admin = running.token("root", "ABAX", &["admin"]);
+    let other = running.stranger(Method::GET, &logs).bearer_auth(admin).send().await.unwrap();
+    assert_eq!(other.status(), StatusCode::OK);
+    assert_eq!(stream.status(), StatusCode::OK);
+    let host = host(&running).await;
+    let claim = claim(&running, &host).await;
+    complete(&running, &claim, "output").await;
+    while stream.chunk().await.unwrap().is_some() {}
+    drop(stream);
+    // The place is free when the stream is over.
+    let again = running.get(&logs).send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_stop_ends_streams() {
     let mut running = start_with(|config| config.drain = A_WHILE).await;
     let actor = running.register(json!({})).await;

@@ -66,6 +66,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("api.signing_key_file", "SECRET"),
     ("api.dialect", "v3"),
     ("api.issuers", "{ idp = { jwks_url = \"http://127.0.0.1:1/keys\", tenants = [\"LAB\"] } }"),
+    ("api.waits_per_user", "7"),
     ("api.drain_seconds", "21"),
     ("api.webhook_networks", "10.1.0.0/16,fd00::/8"),
     ("worker.name", "node-7"),

@@ -22,6 +22,7 @@ use crate::parameters::query_of;
 use crate::routes::actors::profile;
 use crate::routes::executions::link;
 use crate::server::Stopping;
+use crate::waits::Waiting;
 
 /// How often a silent stream shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -43,6 +44,7 @@ pub(super) async fn show(
         .iter()
         .any(|(name, value)| name == "follow" && value.eq_ignore_ascii_case("true"));
     if follows {
+        let waiting = app.waits().begin(&caller)?;
         let (attempt, position) = last_seen(&parts.headers).unwrap_or((execution.attempt, 0));
         let stop = stopping.map(|Extension(Stopping(stop))| stop).unwrap_or_default();
         let follower = Follower {
@@ -54,6 +56,7 @@ pub(super) async fn show(
             position,
             stop,
             ended: false,
+            _waiting: waiting,
         };
         return Ok(Sse::new(follower.events()).into_response());
     }
@@ -85,6 +88,7 @@ struct Follower {
     position: u64,
     stop: CancellationToken,
     ended: bool,
+    _waiting: Waiting,
 }
 
 impl Follower {

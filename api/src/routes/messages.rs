@@ -69,6 +69,12 @@ pub(super) async fn send(
         .await
         .map_err(|error| if is_binary { of_large_binary(error, limit_bytes) } else { error })?;
     let actor = app.service().actor(&caller, &actor).await?;
+    let waits = incoming
+        .query
+        .iter()
+        .any(|(name, value)| name == "_abaco_synchronous" && value.eq_ignore_ascii_case("true"));
+    // Before anything is accepted: who is refused can send the message again.
+    let _waiting = waits.then(|| app.waits().begin(&caller)).transpose()?;
     let mut message = message(&incoming).await?;
     message.environment.clone_from(&incoming.query);
     message.jwt_header = jwt_header;
@@ -79,10 +85,6 @@ pub(super) async fn send(
     let reply = Reply::one("The request was successful", object)
         .keeping_nulls()
         .accepted(executions::link(&execution));
-    let waits = incoming
-        .query
-        .iter()
-        .any(|(name, value)| name == "_abaco_synchronous" && value.eq_ignore_ascii_case("true"));
     if !waits {
         return Ok(reply.into_response());
     }

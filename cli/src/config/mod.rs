@@ -138,6 +138,7 @@ pub(crate) struct Api {
     pub(crate) public_url: Option<String>,
     pub(crate) signing_key_file: Option<PathBuf>,
     pub(crate) dialect: String,
+    pub(crate) waits_per_user: usize,
     pub(crate) issuers: BTreeMap<String, trust::OfIssuer>,
     pub(crate) drain_seconds: u64,
     pub(crate) webhook_networks: Vec<IpNet>,
@@ -358,7 +359,7 @@ mod tests {
              secret_keys_file = \"/s\"\nconfigs_for_any_actor = \"yes\"\n\
              host_ports = [5432]\nbridge = \"br2\"\nsubnet = \"10.10.0.0/16\"\ndata = \"/srv/data\"\n\
              [api]\nlisten = \"0.0.0.0:81\"\npublic_url = \"https://b.example/\"\n\
-             signing_key_file = \"/k\"\ndrain_seconds = 1\nwebhook_networks = [\"10.0.0.0/8\"]\ndialect = \"v3\"\n\
+             signing_key_file = \"/k\"\ndrain_seconds = 1\nwebhook_networks = [\"10.0.0.0/8\"]\ndialect = \"v3\"\nwaits_per_user = 7\n\
              [service.tenants.LAB]\ndefault_token = true\nissues_tokens = false\n\
              public_url = \"https://lab.example/\"\nlog_expiry_seconds = 1\n\
              log_expiry_ceiling_seconds = 2\n\

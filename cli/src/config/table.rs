@@ -164,6 +164,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "What is spoken under `/actors` without a version: ours, or that of an Abaco.";
     "api.issuers" "ABAX_API_ISSUERS" [] Tables, Value("{}"),
         "By name, those whose tokens are taken beside the service's own; see below.";
+    "api.waits_per_user" "ABAX_API_WAITS_PER_USER" [] Whole(1, 100_000), Value("100"),
+        "Calls of one user that may wait at once in a process: synchronous messages, and logs that are followed.";
     "api.drain_seconds" "ABAX_API_DRAIN_SECONDS" ["api --drain"] Whole(0, DAY), Value("20"),
         "How long a stop waits for open requests.";
     "api.webhook_networks" "ABAX_API_WEBHOOK_NETWORKS" [] Networks, Value(""),

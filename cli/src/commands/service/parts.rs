@@ -80,6 +80,7 @@ pub(super) fn api(
         abax_api::Config { listen, api_server: public_url, ..abax_api::Config::default() };
     config.bare_dialect = Dialect::named(&settings.api.dialect)
         .with_context(|| format!("api.dialect: {} is none", settings.api.dialect))?;
+    config.waits_per_user = settings.api.waits_per_user;
     config.webhook_networks.clone_from(&settings.api.webhook_networks);
     settings.trust(&mut config)?;
     Ok(config)
