@@ -38,6 +38,7 @@ mod nonce;
 
 mod environment;
 mod secret;
+mod search;
 
 mod metrics;
 mod trace;
@@ -74,6 +75,7 @@ pub use queue::{Delivery, QueueState};
 pub use results::ResultEntry;
 pub use revision::{PinnedImage, RevisionImage};
 pub use secret::{OpenError, SecretKeys, SecretKeysError};
+pub use search::{Collection, FoundLog, Hits, Search, Typing, Within};
 pub use service::{
     Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, Health, Hosts, Interruption, Load,
     Preparation, Readiness, Renewal, Service, Swept, WebhookAnswer, WorkersAsked,

@@ -6,6 +6,7 @@ mod jobs;
 mod messages;
 mod results;
 mod schedules;
+mod search;
 mod workers;
 
 mod aliases;
@@ -27,7 +28,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 use tracing::warn;
 
 pub use actors::Deleted;
@@ -54,6 +55,8 @@ use crate::store::{self, Announcement, Connection, Schema, Store};
 
 /// How often to look for what another process changed.
 const POLL: Duration = Duration::from_secs(1);
+/// Searches that look at rows one by one at once.
+const SEARCHES_AT_ONCE: usize = 4;
 
 /// How long the end of a process may wait for the broker.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -81,6 +84,8 @@ struct Inner {
     webhooks_noted: Notify,
     preparing: preparation::Preparing,
     sealed: claims::Sealed,
+    /// Searches that look at rows one by one, of which few go on at once.
+    searches: Semaphore,
     /// What keeps it together with other processes; ends with it.
     tasks: OnceLock<together::Tasks>,
 }
@@ -118,6 +123,7 @@ impl Service {
             webhooks_noted: Notify::new(),
             preparing: preparation::Preparing::default(),
             sealed: claims::Sealed::default(),
+            searches: Semaphore::new(SEARCHES_AT_ONCE),
             tasks: OnceLock::new(),
         });
         together::keep(&inner);

@@ -365,7 +365,7 @@ pub(crate) async fn remove_ended(
     Ok(Removed { actors, waited, more: executions >= super::executions::REMOVED_AT_ONCE })
 }
 
-fn read(fields: &Fields<'_>) -> Result<Actor, Error> {
+pub(super) fn read(fields: &Fields<'_>) -> Result<Actor, Error> {
     let json = |text: String| Json::parse(&text).ok();
     let token: bool = fields.get("token")?;
     let id = |column| fields.parsed_if_any(column, |n: i64| u32::try_from(n).ok());

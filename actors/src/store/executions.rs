@@ -519,7 +519,7 @@ fn read_ids(ids: Vec<String>) -> Result<Vec<ExecutionId>, Error> {
         .collect()
 }
 
-fn read(fields: &Fields<'_>) -> Result<Stored, Error> {
+pub(super) fn read(fields: &Fields<'_>) -> Result<Stored, Error> {
     let mut phases = Phases::default();
     for (phase, column) in [
         (Phase::Accepted, "accepted_us"),

@@ -27,6 +27,7 @@ mod plans;
 mod postgres;
 pub(crate) mod results;
 pub(crate) mod revisions;
+pub(crate) mod search;
 mod sql;
 mod sqlite;
 pub(crate) mod state;

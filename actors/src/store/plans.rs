@@ -20,6 +20,8 @@ use crate::message::NewMessage;
 use crate::nonce::NonceId;
 use crate::permission::Tenant;
 use crate::revision::PinnedImage;
+use crate::permission::Tenant;
+use crate::search::{Collection, Search, Typing};
 use crate::store;
 
 tokio::task_local! {
@@ -158,6 +160,54 @@ async fn the_hottest_statements_find_their_rows_by_index() {
         .collect();
     assert!(slow.is_empty(), "these read whole tables:\n\n{}", slow.join("\n\n"));
     assert!(plans.len() >= 2 * 30, "only {} plans were kept", plans.len());
+}
+
+#[tokio::test]
+async fn searches_find_the_rows_of_the_caller_by_index() {
+    let database = abax_testbed::Database::create().unwrap();
+    let mut config = PostgresConfig::new(database.url());
+    config.password = Some(abax_testbed::PASSWORD.into());
+    let config = DatabaseConfig::Postgres(config);
+    super::migrate(&config).await.unwrap();
+    database.execute(MANY).unwrap();
+    database.execute("analyze").unwrap();
+    let store = Store::open(&config).await.unwrap();
+    let mut c = store.read().await.unwrap();
+    let plans = PLANS.scope(RefCell::default(), run_searches(&mut c)).await;
+
+    // What is put together anew each time is planned for its values.
+    let slow: Vec<_> = plans
+        .iter()
+        .filter(|(_, plan)| plan.starts_with("force_custom_plan") && plan.contains("Seq Scan on"))
+        .map(|(text, plan)| format!("{text}\n{plan}"))
+        .collect();
+    assert!(slow.is_empty(), "these read whole tables:\n\n{}", slow.join("\n\n"));
+    assert!(plans.len() >= 2 * 12, "only {} plans were kept", plans.len());
+}
+
+/// Each collection, with a condition on a column, counted, paged and looked through.
+async fn run_searches(c: &mut Connection) -> Vec<(String, String)> {
+    let scope = store::search::Scope {
+        tenant: Tenant::new("tenant3"),
+        reader: Some("owner3".to_owned()),
+        actor: None,
+        execution: None,
+        now: Time::from_micros(1),
+    };
+    for (collection, key, value) in [
+        (Collection::Actors, "status", "READY"),
+        (Collection::Executions, "message_received_time.gt", "1970"),
+        (Collection::Workers, "status", "BUSY"),
+        (Collection::Logs, "execution_id.neq", "x"),
+    ] {
+        let mut search = Search::new(collection);
+        search.require(key, value, Typing::ByField).unwrap();
+        assert!(store::search::count(c, &search, &scope).await.unwrap() > 0, "{collection:?}");
+        store::search::page(c, &search, &scope).await.unwrap();
+        search.rank_by("word").unwrap();
+        store::search::rows(c, &search, &scope, Some(&(0, String::new())), 200).await.unwrap();
+    }
+    PLANS.with(RefCell::take)
 }
 
 /// The rows that the statements are about, beside the many.

@@ -1,7 +1,8 @@
 //! One text per statement, whichever engine runs it.
 //!
 //! Statements are static texts with `$1` placeholders, which both engines
-//! prepare once per connection. Values are texts, whole numbers of 64 bits,
+//! prepare once per connection; those of searches are composed of static pieces,
+//! and prepared each time. Values are texts, whole numbers of 64 bits,
 //! booleans, bytes, and nulls of these: what both engines store alike (a text
 //! with a NUL character is refused, since PostgreSQL has none). Times
 //! are numbers of microseconds, JSON is text.
@@ -9,11 +10,12 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use sqlx::database::HasStatementCache;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
-use sqlx::{Decode, Executor as _, Row as _, SqlSafeStr as _, Type};
+use sqlx::{AssertSqlSafe, Decode, Executor as _, Row as _, SqlSafeStr as _, Type};
 
 /// How long a server may take for a statement before its connection counts as
 /// broken: a partition answers nothing at all.
@@ -30,16 +32,25 @@ pub(crate) enum Connection {
 #[derive(Debug)]
 #[must_use = "a statement does nothing until it is executed or fetched"]
 pub(crate) struct Sql<'a> {
-    sqlite: &'static str,
-    postgres: &'static str,
+    sqlite: Text,
+    postgres: Text,
     values: Vec<Value<'a>>,
     /// Holds what PostgreSQL cannot store, so it is refused on both.
     unstorable: bool,
 }
 
+type Text = Cow<'static, str>;
+
 /// The statement `text`, for both engines.
 pub(crate) fn sql<'a>(text: &'static str) -> Sql<'a> {
-    Sql { sqlite: text, postgres: text, values: Vec::new(), unstorable: false }
+    composed(text)
+}
+
+/// As [`sql`], for a text that was put together of our own pieces: whatever came
+/// from elsewhere is bound.
+pub(crate) fn composed<'a>(text: impl Into<Text>) -> Sql<'a> {
+    let text = text.into();
+    Sql { sqlite: text.clone(), postgres: text, values: Vec::new(), unstorable: false }
 }
 
 /// A row of either engine.
@@ -81,8 +92,13 @@ impl<'a> Sql<'a> {
     /// What PostgreSQL gets instead: the same, but for what SQLite does not need
     /// or know, such as row locks.
     pub(crate) fn on_postgres(mut self, text: &'static str) -> Self {
-        self.postgres = text;
+        self.postgres = text.into();
         self
+    }
+
+    /// The values of all placeholders.
+    pub(crate) fn bind_all(self, values: impl IntoIterator<Item = Value<'a>>) -> Self {
+        values.into_iter().fold(self, Sql::bind)
     }
 
     /// The value of the next placeholder.
@@ -109,7 +125,7 @@ impl<'a> Sql<'a> {
             }
             Connection::Postgres(c) => {
                 #[cfg(test)]
-                super::plans::note(c, self.postgres, &self.values).await;
+                super::plans::note(c, &self.postgres, &self.values).await;
                 let query = bound(self.postgres, self.values);
                 Ok(in_time(c, async |c| query.execute(&mut **c).await).await?.rows_affected())
             }
@@ -125,7 +141,7 @@ impl<'a> Sql<'a> {
             }
             Connection::Postgres(c) => {
                 #[cfg(test)]
-                super::plans::note(c, self.postgres, &self.values).await;
+                super::plans::note(c, &self.postgres, &self.values).await;
                 let query = bound(self.postgres, self.values);
                 let rows = in_time(c, async |c| query.fetch_all(&mut **c).await).await?;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
@@ -145,7 +161,7 @@ impl<'a> Sql<'a> {
             }
             Connection::Postgres(c) => {
                 #[cfg(test)]
-                super::plans::note(c, self.postgres, &self.values).await;
+                super::plans::note(c, &self.postgres, &self.values).await;
                 let query = bound(self.postgres, self.values);
                 let row = in_time(c, async |c| query.fetch_optional(&mut **c).await).await?;
                 Ok(row.map(Row::Postgres))
@@ -206,7 +222,7 @@ async fn in_time<T>(
 }
 
 /// A value for a placeholder; a null has a type too.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Value<'a> {
     Text(Option<Cow<'a, str>>),
     Whole(Option<i64>),
@@ -215,7 +231,7 @@ pub(crate) enum Value<'a> {
 }
 
 /// An engine that takes our values.
-trait Engine: sqlx::Database {
+trait Engine: sqlx::Database + HasStatementCache {
     fn bind<'q>(
         query: Query<'q, Self, Self::Arguments>,
         value: Value<'_>,
@@ -243,8 +259,13 @@ macro_rules! takes_our_values {
 takes_our_values!(Sqlite, SqliteArguments);
 takes_our_values!(Postgres, PgArguments);
 
-fn bound<'q, E: Engine>(text: &'static str, values: Vec<Value<'_>>) -> Query<'q, E, E::Arguments> {
-    values.into_iter().fold(sqlx::query::<E>(text.into_sql_str()), E::bind)
+fn bound<'q, E: Engine>(text: Text, values: Vec<Value<'_>>) -> Query<'q, E, E::Arguments> {
+    let query = match text {
+        Cow::Borrowed(text) => sqlx::query::<E>(text.into_sql_str()),
+        // One of many: kept, they would push out those that are run again.
+        Cow::Owned(text) => sqlx::query::<E>(AssertSqlSafe(text).into_sql_str()).persistent(false),
+    };
+    values.into_iter().fold(query, E::bind)
 }
 
 impl<'a> From<&'a str> for Value<'a> {

@@ -326,23 +326,22 @@ pub(crate) async fn of_actor(c: &mut Connection, actor: &ActorId) -> Result<Vec<
     .fetch_all(c)
     .await
     .map_err(failed("list the workers"))?;
-    rows.iter()
-        .map(|row| {
-            let fields = Fields::of(row, "workers");
-            let time =
-                |column| Ok::<_, Error>(fields.get::<Option<i64>>(column)?.map(Time::from_micros));
-            Ok(Worker {
-                id: fields.parsed("id", |text: String| WorkerId::parse(&text))?,
-                actor: fields.parsed("actor_id", |text: String| ActorId::parse(&text))?,
-                host: HostId::parse(&fields.get::<String>("host_id")?),
-                host_name: fields.get("host_name")?,
-                status: fields.parsed("status", |text: String| WorkerStatus::parse(&text))?,
-                image: fields.get("image")?,
-                revision: fields.get("revision")?,
-                created: Time::from_micros(fields.get("created_us")?),
-                last_execution: time("last_execution_us")?,
-                last_health_check: time("seen_us")?,
-            })
-        })
-        .collect()
+    rows.iter().map(|row| read(&Fields::of(row, "workers"))).collect()
+}
+
+/// A row of a worker, with the time at which its host was heard of.
+pub(super) fn read(fields: &Fields<'_>) -> Result<Worker, Error> {
+    let time = |column| Ok::<_, Error>(fields.get::<Option<i64>>(column)?.map(Time::from_micros));
+    Ok(Worker {
+        id: fields.parsed("id", |text: String| WorkerId::parse(&text))?,
+        actor: fields.parsed("actor_id", |text: String| ActorId::parse(&text))?,
+        host: HostId::parse(&fields.get::<String>("host_id")?),
+        host_name: fields.get("host_name")?,
+        status: fields.parsed("status", |text: String| WorkerStatus::parse(&text))?,
+        image: fields.get("image")?,
+        revision: fields.get("revision")?,
+        created: Time::from_micros(fields.get("created_us")?),
+        last_execution: time("last_execution_us")?,
+        last_health_check: time("seen_us")?,
+    })
 }
