@@ -336,10 +336,21 @@ impl Finish {
     }
 }
 
+/// Which of an actor's executions are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExecutionsPage {
+    /// Not the first of them.
+    pub skip: u64,
+    /// At most so many; 10,000 at most.
+    pub limit: u32,
+    /// The newest first, and not the oldest.
+    pub newest_first: bool,
+}
+
 /// The executions of an actor, and what all of them used together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExecutionsSummary {
-    /// Oldest first; of more than 10,000 the last ones.
+    /// In the order that was asked for.
     pub executions: Vec<Execution>,
     /// How many there are.
     pub total_executions: u64,

@@ -61,7 +61,8 @@ pub use cron::Cron;
 pub use error::{Chain, Error, NonceRefusal, Noun};
 pub use event::{EventDelivery, EventKind, EventTarget};
 pub use execution::{
-    Execution, ExecutionStatus, ExecutionsSummary, Finish, Logs, Outcome, Phase, Phases, Usage,
+    Execution, ExecutionStatus, ExecutionsPage, ExecutionsSummary, Finish, Logs, Outcome, Phase,
+    Phases, Usage,
 };
 pub use host::{DefaultLimits, Host, HostInfo, HostStatus};
 pub use id::{ActorId, DeliveryId, ExecutionId, HostId, WorkerId};

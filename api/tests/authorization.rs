@@ -28,6 +28,8 @@ fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
     vec![
         (Method::GET, "/actors", own),
         (Method::POST, "/actors", [StatusCode::CREATED, StatusCode::OK, StatusCode::OK]),
+        // It shows what is shared with the caller.
+        (Method::GET, "/actors/search/{collection}", own),
         (Method::GET, "/actors/{actor}", refused),
         (Method::PUT, "/actors/{actor}", refused),
         (Method::DELETE, "/actors/{actor}", refused),
@@ -105,6 +107,7 @@ impl Things {
             .replace("{actor}", &self.actor)
             .replace("{execution}", &self.execution)
             .replace("{nonce}", &self.nonce)
+            .replace("{collection}", "executions")
             .replace("{alias}", "adas")
             .replace("{config}", "adas");
         match path.strip_prefix("/actors") {

@@ -6,17 +6,19 @@ use tokio::time::Instant;
 
 use super::{POLL, Service, authorized, execution_of};
 use crate::error::{Error, Noun};
-use crate::execution::{Execution, ExecutionStatus, ExecutionsSummary, Logs, Outcome};
+use crate::execution::{
+    Execution, ExecutionStatus, ExecutionsPage, ExecutionsSummary, Logs, Outcome,
+};
 use crate::message::NewMessage;
 use crate::permission::{Caller, Level};
 use crate::store;
 
 /// Executions in one answer. An actor may have millions.
-const MOST_LISTED: u64 = 10_000;
+const MOST_LISTED: u32 = 10_000;
 
 impl Service {
-    /// The executions of an actor; needs READ. Of more than 10,000 the last ones:
-    /// the others are found by [`Service::executions_page`].
+    /// The executions of an actor, oldest first; needs READ. Of more than 10,000 the
+    /// last ones: the others are found by [`Service::executions_page`].
     ///
     /// # Errors
     ///
@@ -26,20 +28,13 @@ impl Service {
         caller: &Caller,
         actor: &str,
     ) -> Result<ExecutionsSummary, Error> {
-        let mut c = self.0.store.read().await?;
-        let actor = authorized(&mut c, caller, actor, Level::Read).await?;
-        let totals = store::executions::totals_of_actor(&mut c, &actor.id).await?;
-        Ok(ExecutionsSummary {
-            executions: store::executions::latest_of_actor(&mut c, &actor.id, MOST_LISTED).await?,
-            total_executions: totals.executions,
-            total_cpu_ns: totals.cpu_ns,
-            total_io_bytes: totals.io_bytes,
-            total_runtime_seconds: totals.runtime_seconds,
-        })
+        let latest = ExecutionsPage { skip: 0, limit: MOST_LISTED, newest_first: true };
+        let mut summary = self.executions_page(caller, actor, latest).await?;
+        summary.executions.reverse();
+        Ok(summary)
     }
 
-    /// `limit` executions of an actor, 10,000 at most, behind the `skip` oldest, in
-    /// the order of acceptance; and how many the actor has. Needs READ.
+    /// Some of the executions of an actor, and what all of them used; needs READ.
     ///
     /// # Errors
     ///
@@ -48,14 +43,19 @@ impl Service {
         &self,
         caller: &Caller,
         actor: &str,
-        skip: u64,
-        limit: u64,
-    ) -> Result<(Vec<Execution>, u64), Error> {
+        page: ExecutionsPage,
+    ) -> Result<ExecutionsSummary, Error> {
         let mut c = self.0.store.read().await?;
         let actor = authorized(&mut c, caller, actor, Level::Read).await?;
-        let limit = limit.min(MOST_LISTED);
-        let page = store::executions::of_actor(&mut c, &actor.id, skip, limit).await?;
-        Ok((page, store::executions::count_of_actor(&mut c, &actor.id).await?))
+        let page = ExecutionsPage { limit: page.limit.min(MOST_LISTED), ..page };
+        let totals = store::executions::totals_of_actor(&mut c, &actor.id).await?;
+        Ok(ExecutionsSummary {
+            executions: store::executions::of_actor(&mut c, &actor.id, page).await?,
+            total_executions: totals.executions,
+            total_cpu_ns: totals.cpu_ns,
+            total_io_bytes: totals.io_bytes,
+            total_runtime_seconds: totals.runtime_seconds,
+        })
     }
 
     /// One execution; needs READ on its actor.

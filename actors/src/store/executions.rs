@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
-use crate::execution::{Execution, ExecutionStatus, Finish, Outcome, Phase, Phases, Usage};
+use crate::execution::{
+    Execution, ExecutionStatus, ExecutionsPage, Finish, Outcome, Phase, Phases, Usage,
+};
 use crate::id::{ActorId, ExecutionId, HostId, WorkerId};
 use crate::json::Json;
 
@@ -72,51 +74,32 @@ pub(crate) async fn nothing_starts(
     Ok(last >= count)
 }
 
-/// The first executions of an actor behind `skip` others, oldest first.
+/// A page of the executions of an actor.
 pub(crate) async fn of_actor(
     c: &mut Connection,
     actor: &ActorId,
-    skip: u64,
-    limit: u64,
+    page: ExecutionsPage,
 ) -> Result<Vec<Execution>, Error> {
-    let text = "select * from executions where actor_id = $1 order by sequence limit $2 offset $3";
+    let text = match page.newest_first {
+        false => {
+            "select * from executions where actor_id = $1 order by sequence limit $2 offset $3"
+        }
+        true => {
+            "select * from executions where actor_id = $1 order by sequence desc \
+             limit $2 offset $3"
+        }
+    };
     let rows = sql(text)
         .bind(actor.as_str())
-        .bind(whole(limit))
-        .bind(whole(skip))
+        .bind(i64::from(page.limit))
+        .bind(whole(page.skip))
         .fetch_all(c)
         .await
         .map_err(failed("list the executions"))?;
     rows.iter().map(|row| Ok(read(&Fields::of(row, "executions"))?.execution)).collect()
 }
 
-/// The last executions of an actor, oldest first.
-pub(crate) async fn latest_of_actor(
-    c: &mut Connection,
-    actor: &ActorId,
-    limit: u64,
-) -> Result<Vec<Execution>, Error> {
-    let rows = sql("select * from (select * from executions where actor_id = $1 \
-                                   order by sequence desc limit $2) latest order by sequence")
-    .bind(actor.as_str())
-    .bind(whole(limit))
-    .fetch_all(c)
-    .await
-    .map_err(failed("list the executions"))?;
-    rows.iter().map(|row| Ok(read(&Fields::of(row, "executions"))?.execution)).collect()
-}
-
-/// How many executions an actor has.
-pub(crate) async fn count_of_actor(c: &mut Connection, actor: &ActorId) -> Result<u64, Error> {
-    let count: i64 = sql("select count(*) from executions where actor_id = $1")
-        .bind(actor.as_str())
-        .scalar(c)
-        .await
-        .map_err(failed("count the executions"))?;
-    Ok(u64::try_from(count).unwrap_or(0))
-}
-
-/// What the executions of an actor come to.
+/// What executions come to.
 pub(crate) struct Totals {
     pub(crate) executions: u64,
     pub(crate) cpu_ns: u64,

@@ -1,6 +1,6 @@
 //! Actors: register, list, show, update, delete.
 
-use abax_actors::{Actor, ActorUpdate, Deleted, NewActor, TokenSetting};
+use abax_actors::{Actor, ActorUpdate, Collection, Deleted, NewActor, TokenSetting, Within};
 use axum::extract::{Path, Request, State};
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::auth::Signed;
 use crate::envelope::{Object, Reply};
 use crate::error::{ApiError, Meaning};
 use crate::parameters::{Incoming, Parameters, Reader};
-use crate::routes::search::Page;
+use crate::routes::search;
 
 pub(super) async fn list(
     Signed(caller): Signed,
@@ -17,13 +17,12 @@ pub(super) async fn list(
     request: Request,
 ) -> Result<Reply, ApiError> {
     let (parts, _) = request.into_parts();
-    let page = Page::of(&parts)?;
+    if let Some(search) = search::asked(&parts, Collection::Actors, &[])? {
+        return search::found(&app, &caller, Within::Readable, &search).await;
+    }
     let actors = app.service().actors(&caller).await?;
     let objects = actors.iter().map(object).collect();
-    Ok(match page {
-        Some(page) => page.reply(objects),
-        None => Reply::many("Actors retrieved successfully.", objects),
-    })
+    Ok(Reply::many("Actors retrieved successfully.", objects))
 }
 
 pub(super) async fn register(

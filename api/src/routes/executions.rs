@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use abax_actors::{Actor, Execution, Phase};
+use abax_actors::{Actor, Collection, Execution, ExecutionsPage, Phase, Search, Within};
 use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
 
 use crate::App;
 use crate::auth::Signed;
+use crate::dialect::Dialect;
 use crate::envelope::{Object, Reply};
-use crate::error::ApiError;
+use crate::error::{ApiError, FieldError};
+use crate::parameters::query_of;
 use crate::routes::actors::{link as actor_link, profile};
-use crate::routes::search::Page;
+use crate::routes::search::{self, metadata};
+
+/// Executions of one page where our own form of the list does not say otherwise.
+const PAGE: u32 = 1_000;
 
 pub(super) async fn list(
     Signed(caller): Signed,
@@ -19,21 +25,28 @@ pub(super) async fn list(
     request: Request,
 ) -> Result<Reply, ApiError> {
     let (parts, _) = request.into_parts();
-    let page = Page::of(&parts)?;
-    let actor = app.service().actor(&caller, &actor).await?;
-    if let Some(page) = page {
-        let (skip, limit) = (page.skip() as u64, page.limit() as u64);
-        let (executions, total) =
-            app.service().executions_page(&caller, actor.id.as_str(), skip, limit).await?;
-        return Ok(page.reply_with(executions.iter().map(object).collect(), total));
+    let page = page(&parts)?;
+    if page.is_none()
+        && let Some(search) = search::asked(&parts, Collection::Executions, &[])?
+    {
+        return search::found(&app, &caller, Within::Actor(&actor), &search).await;
     }
-    let summary = app.service().executions(&caller, actor.id.as_str()).await?;
-    let rows = summary.executions.iter().map(row).collect();
+    let actor = app.service().actor(&caller, &actor).await?;
+    let summary = match page {
+        Some(page) => app.service().executions_page(&caller, actor.id.as_str(), page).await?,
+        None => app.service().executions(&caller, actor.id.as_str()).await?,
+    };
+    let rows: Vec<_> = summary.executions.iter().map(row).collect();
     let this = format!("{}/executions", actor_link(&actor));
-    let object = Object::default()
+    let mut object = Object::default()
         .with("actor_id", actor.id.as_str())
         .with_server()
-        .with("owner", &actor.owner)
+        .with("owner", &actor.owner);
+    if let Some(ExecutionsPage { skip, limit, .. }) = page {
+        let metadata = metadata(summary.total_executions, skip, limit, &rows);
+        object = object.with_part("_metadata", metadata);
+    }
+    let object = object
         .with_rows("executions", rows)
         .with("total_executions", summary.total_executions)
         .with("total_cpu", summary.total_cpu_ns)
@@ -41,6 +54,34 @@ pub(super) async fn list(
         .with("total_runtime", summary.total_runtime_seconds)
         .with_links([("self", this), ("owner", profile(&actor.owner))]);
     Ok(Reply::one("Actor executions retrieved successfully.", object))
+}
+
+/// The part of the summary that is asked for in our own form, which has pages; none
+/// where all of it is, or a search.
+fn page(parts: &Parts) -> Result<Option<ExecutionsPage>, ApiError> {
+    if parts.extensions.get::<Dialect>().is_some_and(|dialect| dialect.is_abaco()) {
+        return Ok(None);
+    }
+    let mut page = ExecutionsPage { skip: 0, limit: PAGE, newest_first: false };
+    let mut search = Search::new(Collection::Executions);
+    let mut errors = Vec::new();
+    for (name, value) in query_of(parts) {
+        let read = match name.as_str() {
+            "x-nonce" => Ok(()),
+            "limit" => search.set_limit(&value).map(|()| page.limit = search.limit()),
+            "skip" | "offset" => search.set_skip(&value).map(|()| page.skip = search.skip()),
+            "order" if matches!(value.as_str(), "oldest" | "newest") => {
+                page.newest_first = value == "newest";
+                Ok(())
+            }
+            "order" => Err("must be oldest or newest".to_owned()),
+            _ => return Ok(None),
+        };
+        if let Err(problem) = read {
+            errors.push(FieldError::new(name, problem));
+        }
+    }
+    if errors.is_empty() { Ok(Some(page)) } else { Err(ApiError::invalid(errors)) }
 }
 
 pub(super) async fn show(
@@ -93,6 +134,11 @@ fn row(execution: &Execution) -> Object {
 
 /// An execution as callers see it.
 fn object(execution: &Execution) -> Object {
+    hit(execution).with_server()
+}
+
+/// An execution as searches show it.
+pub(super) fn hit(execution: &Execution) -> Object {
     let [received, started, finished] = times(execution);
     let phases: BTreeMap<&str, String> =
         execution.phases.iter().map(|(phase, at)| (phase.as_str(), at.iso_micros())).collect();
@@ -100,7 +146,6 @@ fn object(execution: &Execution) -> Object {
     Object::default()
         .with("id", execution.id.as_str())
         .with("actor_id", execution.actor.as_str())
-        .with_server()
         .with("executor", &execution.executor)
         .with("status", execution.status.as_str())
         .with("outcome", execution.outcome.map(|outcome| outcome.as_str()))

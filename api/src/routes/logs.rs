@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use abax_actors::{Actor, Caller, Chain, Execution, Logs, Service};
+use abax_actors::{Actor, Caller, Chain, Collection, Execution, Logs, Service, Within};
 use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
@@ -21,6 +21,7 @@ use crate::error::ApiError;
 use crate::parameters::query_of;
 use crate::routes::actors::profile;
 use crate::routes::executions::link;
+use crate::routes::search;
 use crate::server::Stopping;
 use crate::waits::Waiting;
 
@@ -38,6 +39,10 @@ pub(super) async fn show(
 ) -> Result<Response, ApiError> {
     let service = app.service();
     let (parts, _) = request.into_parts();
+    if let Some(search) = search::asked(&parts, Collection::Logs, &["follow"])? {
+        let within = Within::Execution { actor: &actor, execution: &execution };
+        return Ok(search::found(&app, &caller, within, &search).await?.into_response());
+    }
     let actor = service.actor(&caller, &actor).await?;
     let execution = service.execution(&caller, actor.id.as_str(), &execution).await?;
     let follows = query_of(&parts)
@@ -61,13 +66,17 @@ pub(super) async fn show(
         return Ok(Sse::new(follower.events()).into_response());
     }
     let logs = service.logs(&caller, actor.id.as_str(), execution.id.as_str()).await?;
-    let this = link(&execution);
-    let object = Object::default().with("logs", logs.text()).with_links([
-        ("self", format!("{this}/logs")),
-        ("owner", profile(&actor.owner)),
-        ("execution", this),
-    ]);
+    let object = object(link(&execution), &actor.owner, &logs);
     Ok(Reply::one("Logs retrieved successfully.", object).into_response())
+}
+
+/// The log of the execution at `link`.
+pub(super) fn object(link: String, owner: &str, logs: &Logs) -> Object {
+    Object::default().with("logs", logs.text()).with_links([
+        ("self", format!("{link}/logs")),
+        ("owner", profile(owner)),
+        ("execution", link),
+    ])
 }
 
 /// Attempt and position after the last event that a reconnecting client had.

@@ -51,6 +51,7 @@ struct Route {
 fn routes() -> Vec<Route> {
     use Access::{Open, Signed};
     const ACTORS: &str = "/actors";
+    const SEARCH: &str = "/actors/search/{collection}";
     const ACTOR: &str = "/actors/{actor}";
     const STATE: &str = "/actors/{actor}/state";
     const MESSAGES: &str = "/actors/{actor}/messages";
@@ -85,6 +86,7 @@ fn routes() -> Vec<Route> {
         route(Method::GET, "/v3/tenants", Open, tenants::tenants),
         route(Method::GET, ACTORS, Signed, actors::list),
         route(Method::POST, ACTORS, Signed, actors::register),
+        route(Method::GET, SEARCH, Signed, search::show),
         route(Method::GET, ACTOR, Signed, actors::show),
         route(Method::PUT, ACTOR, Signed, actors::update),
         route(Method::DELETE, ACTOR, Signed, actors::delete),

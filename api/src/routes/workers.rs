@@ -1,6 +1,6 @@
 //! Workers: list, show, ask for more, stop.
 
-use abax_actors::{Actor, Worker, WorkersAsked};
+use abax_actors::{Actor, Collection, Within, Worker, WorkersAsked};
 use axum::extract::{Path, Request, State};
 
 use crate::App;
@@ -9,7 +9,7 @@ use crate::envelope::{Object, Reply};
 use crate::error::ApiError;
 use crate::parameters::Incoming;
 use crate::routes::actors::{link as actor_link, profile};
-use crate::routes::search::Page;
+use crate::routes::search;
 
 pub(super) async fn list(
     Signed(caller): Signed,
@@ -18,14 +18,13 @@ pub(super) async fn list(
     request: Request,
 ) -> Result<Reply, ApiError> {
     let (parts, _) = request.into_parts();
-    let page = Page::of(&parts)?;
+    if let Some(search) = search::asked(&parts, Collection::Workers, &[])? {
+        return search::found(&app, &caller, Within::Actor(&actor), &search).await;
+    }
     let actor = app.service().actor(&caller, &actor).await?;
     let workers = app.service().workers(&caller, actor.id.as_str()).await?;
     let objects = workers.iter().map(|worker| object(&actor, worker)).collect();
-    Ok(match page {
-        Some(page) => page.reply(objects),
-        None => Reply::many("Workers retrieved successfully.", objects),
-    })
+    Ok(Reply::many("Workers retrieved successfully.", objects))
 }
 
 pub(super) async fn show(
@@ -68,9 +67,19 @@ pub(super) async fn stop(
     Ok(Reply::done("Worker scheduled to be stopped."))
 }
 
-/// A worker as callers see it. What Abaco says of the container of a worker, we say
-/// of the slot: there is a container only while it has an execution.
+/// A worker as callers see it.
 pub(super) fn object(actor: &Actor, worker: &Worker) -> Object {
+    let this = format!("{}/workers/{}", actor_link(actor), worker.id);
+    attributes(worker).with("tenant", actor.tenant.as_str()).with_links([
+        ("self", this),
+        ("actor", actor_link(actor)),
+        ("owner", profile(&actor.owner)),
+    ])
+}
+
+/// What a worker is, without tenant and links. What Abaco says of the container of a
+/// worker, we say of the slot: there is a container only while it has an execution.
+pub(super) fn attributes(worker: &Worker) -> Object {
     let id = worker.id.as_str();
     let time = |time: Option<abax_actors::Time>| match time {
         Some(time) => time.iso_millis(),
@@ -78,11 +87,9 @@ pub(super) fn object(actor: &Actor, worker: &Worker) -> Object {
         None => "None".to_owned(),
     };
     let host = Some(&worker.host_name).filter(|name| !name.is_empty());
-    let this = format!("{}/workers/{id}", actor_link(actor));
     Object::default()
         .with("id", id)
         .with("actor_id", worker.actor.as_str())
-        .with("tenant", actor.tenant.as_str())
         .with("status", worker.status.as_str())
         .with("image", &worker.image)
         .with("revision", worker.revision)
@@ -96,9 +103,4 @@ pub(super) fn object(actor: &Actor, worker: &Worker) -> Object {
         .with("create_time", worker.created.iso_millis())
         .with("last_execution_time", time(worker.last_execution))
         .with("last_health_check_time", time(worker.last_health_check))
-        .with_links([
-            ("self", this),
-            ("actor", actor_link(actor)),
-            ("owner", profile(&actor.owner)),
-        ])
 }
