@@ -78,8 +78,9 @@ pub use revision::{PinnedImage, RevisionImage};
 pub use secret::{OpenError, SecretKeys, SecretKeysError};
 pub use search::{Collection, FoundLog, Hits, Search, Typing, Within};
 pub use service::{
-    Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, Health, Hosts, Interruption, Load,
-    Preparation, Readiness, Renewal, Service, Swept, WebhookAnswer, WorkersAsked,
+    ActorReport, Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, ExecutionsReport, Health, Hosts,
+    Interruption, Load, Preparation, Readiness, Renewal, Service, Swept, Used, Utilization,
+    WebhookAnswer, WorkersAsked,
 };
 pub use store::{Broken, Overdue, Schema, Waiting};
 pub use tenant::{TenantSettings, TenantsSettings};

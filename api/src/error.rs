@@ -262,9 +262,6 @@ impl From<Error> for ApiError {
                     attribute.replace('_', " ")
                 ),
             ),
-            Error::AdminsOnly { .. } => {
-                Self::new(Meaning::Forbidden, format!("Not authorized -- {error}."))
-            }
             Error::Invalid { field, problem } => Self::of_field(field, problem),
             Error::TooLarge { what: "message", .. } => {
                 Self::new(Meaning::MessageTooLarge, format!("Too large: {error}."))
@@ -274,6 +271,10 @@ impl From<Error> for ApiError {
             Error::NotHaltable { .. } => Self::new(
                 Meaning::Conflict,
                 format!("Cannot force quit an execution not in RUNNING status: {error}."),
+            ),
+            Error::AdminsOnly { .. } => Self::new(
+                Meaning::Forbidden,
+                format!("Not authorized -- {error}. Abaco Admin role required."),
             ),
             Error::Superseded { .. } => {
                 Self::new(Meaning::Superseded, format!("Refused: {error}."))

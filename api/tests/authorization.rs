@@ -28,8 +28,12 @@ fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
     vec![
         (Method::GET, "/actors", own),
         (Method::POST, "/actors", [StatusCode::CREATED, StatusCode::OK, StatusCode::OK]),
-        // It shows what is shared with the caller.
+        // They show what is shared with the caller, and numbers without names.
         (Method::GET, "/actors/search/{collection}", own),
+        (Method::GET, "/actors/utilization", own),
+        (Method::GET, "/actors/admin", refused),
+        (Method::GET, "/actors/admin/workers", refused),
+        (Method::GET, "/actors/admin/executions", refused),
         (Method::GET, "/actors/{actor}", refused),
         (Method::PUT, "/actors/{actor}", refused),
         (Method::DELETE, "/actors/{actor}", refused),

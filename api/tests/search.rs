@@ -1,4 +1,4 @@
-//! Searches over HTTP.
+//! Searches over HTTP, and what operators see of the whole.
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 mod service;
@@ -6,7 +6,7 @@ mod service;
 use std::time::Duration;
 
 use abax_actors::{Finish, HostInfo, Outcome};
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use service::{PREFIXES, Running, expect, keys_of, ok, start};
 
@@ -20,6 +20,11 @@ async fn run(running: &Running, output: &str) {
     finish.output = output.as_bytes().to_vec();
     finish.usage.runtime = Duration::from_secs(2);
     assert!(running.service.finish(&claim.key, finish).await.unwrap());
+}
+
+fn admin(running: &Running, path: &str) -> RequestBuilder {
+    let token = running.token("root", "ABAX", &["admin"]);
+    running.stranger(Method::GET, path).bearer_auth(token)
 }
 
 fn counters(result: &Value, snake: bool) -> [u64; 4] {
@@ -201,4 +206,60 @@ async fn our_list_of_executions_has_pages() {
     }
     let search = ok(running.get(&format!("{path}?status=SUBMITTED"))).await["result"].clone();
     assert_eq!(search["search"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn anybody_sees_how_much_there_is_and_admins_whose_it_is() {
+    let running = start().await;
+    let actor = running.register(json!({"name": "n"})).await;
+    running.send(&actor, "x").await;
+    run(&running, "").await;
+    running.send(&actor, "waits").await;
+    for prefix in PREFIXES {
+        let snake = prefix == "/v3/actors";
+        let key = |snake_name: &'static str, camel: &'static str| match snake {
+            true => snake_name,
+            false => camel,
+        };
+        let result = ok(running.get(&format!("{prefix}/utilization"))).await["result"].clone();
+        assert_eq!(keys_of(&result), ["currentActors", "totalActors", "workers", "commandQueue"]);
+        assert_eq!((&result["currentActors"], &result["commandQueue"]), (&json!(1), &json!(1)));
+
+        let actors = ok(admin(&running, &format!("{prefix}/admin"))).await["result"].clone();
+        let row = &actors[0];
+        assert_eq!(row[key("db_id", "dbId")], format!("ABAX_{actor}"));
+        assert_eq!((&row["tenant"], &row["messages"]), (&json!("ABAX"), &json!(1)));
+        assert_eq!((&row["executions"], &row["runtime"]), (&json!(2), &json!(2)));
+        assert!(!keys_of(row).contains(&"_links") && row["workers"].is_array());
+        assert!(keys_of(row).contains(&key("max_workers", "maxWorkers")), "nulls stay: {row}");
+
+        let workers = ok(admin(&running, &format!("{prefix}/admin/workers"))).await;
+        let summary = &workers["result"]["summary"];
+        assert_eq!(summary[key("total_workers", "totalWorkers")], 1, "{summary}");
+        let worker = &workers["result"]["workers"][0];
+        assert_eq!(worker[key("actor_dbid", "actorDbid")], format!("ABAX_{actor}"));
+
+        let executions = ok(admin(&running, &format!("{prefix}/admin/executions"))).await;
+        let summary = &executions["result"]["summary"];
+        assert_eq!(summary.as_object().unwrap().len(), 12, "{summary}");
+        assert_eq!(summary[key("total_executions_all", "totalExecutionsAll")], 2);
+        assert_eq!(
+            executions["result"]["actors"][0]
+                [key("total_execution_runtime", "totalExecutionRuntime")],
+            2
+        );
+        for path in ["admin", "admin/workers", "admin/executions"] {
+            let status = match prefix {
+                "/actors" => StatusCode::FORBIDDEN,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            let refused = expect(running.get(&format!("{prefix}/{path}")), status).await;
+            let message = refused["message"].as_str().unwrap();
+            assert!(message.contains("Abaco Admin role required."), "{message}");
+            let foreign = running.token("root", "OTHER", &["admin"]);
+            let request = running.stranger(Method::GET, &format!("{prefix}/{path}"));
+            let seen = ok(request.bearer_auth(foreign)).await["result"].to_string();
+            assert!(!seen.contains(&actor), "another tenant's: {seen}");
+        }
+    }
 }

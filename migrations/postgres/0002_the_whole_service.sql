@@ -214,7 +214,10 @@ create index workers_requested on workers (actor_id)
     where status in ('REQUESTED', 'PULLING IMAGE');
 create index workers_by_host on workers (host_id);
 
--- What actors that are gone had, by tenant: the statistics count them.
+-- Whether executions of it are gone, so that it counts as one that had some.
+alter table actors add column had_executions boolean not null default false;
+
+-- What is gone, by tenant: the statistics count it.
 create table totals (
     tenant text primary key,
     actors bigint not null default 0,

@@ -7,6 +7,7 @@ mod messages;
 mod results;
 mod schedules;
 mod search;
+mod statistics;
 mod workers;
 
 mod aliases;
@@ -38,6 +39,7 @@ pub use events::{DueWebhook, WebhookAnswer};
 pub use health::{Health, Hosts, Load, Readiness};
 pub use preparation::Preparation;
 pub use results::Awaited;
+pub use statistics::{ActorReport, ExecutionsReport, Used, Utilization};
 pub use upkeep::Swept;
 pub use workers::WorkersAsked;
 

@@ -357,11 +357,18 @@ pub(crate) async fn remove_ended(
     let (executions, waited) = super::executions::remove_of_deleted(c, only).await?;
     let actors = sql("delete from actors where status = 'SHUTTING_DOWN' \
          and ($1 is null or id = $1) \
-         and not exists (select 1 from executions e where e.actor_id = actors.id)")
+         and not exists (select 1 from executions e where e.actor_id = actors.id) \
+         returning id, tenant, had_executions")
     .bind(only.map(ActorId::as_str))
-    .execute(c)
+    .fetch_all(c)
     .await
     .map_err(failed("remove deleted actors"))?;
+    for row in &actors {
+        let fields = Fields::of(row, "actors");
+        let tenant: String = fields.get("tenant")?;
+        super::statistics::add_actor(c, &tenant, fields.get("had_executions")?).await?;
+    }
+    let actors = actors.len() as u64;
     Ok(Removed { actors, waited, more: executions >= super::executions::REMOVED_AT_ONCE })
 }
 

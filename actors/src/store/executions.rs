@@ -1,8 +1,10 @@
 //! The table `executions`. Statuses change through conditional updates, whose
 //! row counts tell lost races.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::sql::Row;
 use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
@@ -100,10 +102,12 @@ pub(crate) async fn of_actor(
 }
 
 /// What executions come to.
+#[derive(Default)]
 pub(crate) struct Totals {
     pub(crate) executions: u64,
     pub(crate) cpu_ns: u64,
     pub(crate) io_bytes: u64,
+    pub(crate) runtime_us: u64,
     /// Of the whole seconds of each.
     pub(crate) runtime_seconds: u64,
 }
@@ -114,6 +118,7 @@ pub(crate) async fn totals_of_actor(c: &mut Connection, actor: &ActorId) -> Resu
     let rows = sql("select 'all of them' as id, count(*) as executions, \
              cast(coalesce(sum(cpu_ns), 0) as bigint) as cpu_ns, \
              cast(coalesce(sum(io_bytes), 0) as bigint) as io_bytes, \
+             cast(coalesce(sum(runtime_us), 0) as bigint) as runtime_us, \
              cast(coalesce(sum(runtime_us / 1000000), 0) as bigint) as runtime_seconds \
          from executions where actor_id = $1")
     .bind(actor.as_str())
@@ -126,6 +131,7 @@ pub(crate) async fn totals_of_actor(c: &mut Connection, actor: &ActorId) -> Resu
         executions: number("executions")?,
         cpu_ns: number("cpu_ns")?,
         io_bytes: number("io_bytes")?,
+        runtime_us: number("runtime_us")?,
         runtime_seconds: number("runtime_seconds")?,
     })
 }
@@ -451,14 +457,17 @@ pub(crate) const REMOVED_AT_ONCE: u64 = 500;
 /// oldest first; says how many. The limit stands in the text: a plan for any
 /// limit would read the whole table.
 pub(crate) async fn remove_ended(c: &mut Connection, before: Time) -> Result<u64, Error> {
-    sql("delete from executions where sequence in \
+    let removed = sql("delete from executions where sequence in \
              (select sequence from executions \
               where status in ('COMPLETE', 'ERROR') and stored_us < $1 \
-              order by stored_us limit 500)")
+              order by stored_us limit 500) \
+         returning id, status, actor_id, runtime_us, cpu_ns, io_bytes")
     .bind(before.micros())
-    .execute(c)
+    .fetch_all(c)
     .await
-    .map_err(failed("remove old executions"))
+    .map_err(failed("remove old executions"))?;
+    count_removed(c, &removed).await?;
+    Ok(removed.len() as u64)
 }
 
 /// Removes executions of actors that are being deleted, but for those that run,
@@ -468,16 +477,36 @@ pub(crate) async fn remove_of_deleted(
     c: &mut Connection,
     only: Option<&ActorId>,
 ) -> Result<(u64, u64), Error> {
-    let statuses: Vec<String> = sql("delete from executions where sequence in \
+    let removed = sql("delete from executions where sequence in \
              (select e.sequence from actors a join executions e on e.actor_id = a.id \
               where a.status = 'SHUTTING_DOWN' and ($1 is null or a.id = $1) \
-              and e.status <> 'RUNNING' limit 500) returning status")
+              and e.status <> 'RUNNING' limit 500) \
+         returning id, status, actor_id, runtime_us, cpu_ns, io_bytes")
     .bind(only.map(ActorId::as_str))
-    .scalars(c)
+    .fetch_all(c)
     .await
     .map_err(failed("remove executions of deleted actors"))?;
-    let waited = statuses.iter().filter(|status| *status == "SUBMITTED").count();
-    Ok((statuses.len() as u64, waited as u64))
+    let waited = count_removed(c, &removed).await?;
+    Ok((removed.len() as u64, waited))
+}
+
+/// Adds what was removed to the totals; says how many had waited.
+async fn count_removed(c: &mut Connection, removed: &[Row]) -> Result<u64, Error> {
+    let mut gone: BTreeMap<String, Totals> = BTreeMap::new();
+    let mut waited = 0;
+    for row in removed {
+        let fields = Fields::of(row, "executions");
+        let number = |column| fields.parsed(column, |n: i64| u64::try_from(n).ok());
+        let status: String = fields.get("status")?;
+        waited += u64::from(status == "SUBMITTED");
+        let totals = gone.entry(fields.get("actor_id")?).or_default();
+        totals.executions += 1;
+        totals.cpu_ns += number("cpu_ns")?;
+        totals.io_bytes += number("io_bytes")?;
+        totals.runtime_us += number("runtime_us")?;
+    }
+    super::statistics::add_executions(c, gone).await?;
+    Ok(waited)
 }
 
 fn whole(n: u64) -> i64 {

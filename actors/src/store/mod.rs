@@ -31,6 +31,7 @@ pub(crate) mod search;
 mod sql;
 mod sqlite;
 pub(crate) mod state;
+pub(crate) mod statistics;
 pub(crate) mod waiting;
 pub(crate) mod workers;
 

@@ -143,12 +143,21 @@ pub(super) fn profile(user: &str) -> String {
 
 /// An actor as callers see it.
 pub(super) fn object(actor: &Actor) -> Object {
+    let this = link(actor);
+    attributes(actor).with_links([
+        ("self", this.clone()),
+        ("owner", profile(&actor.owner)),
+        ("executions", format!("{this}/executions")),
+    ])
+}
+
+/// What an actor is, without links.
+pub(super) fn attributes(actor: &Actor) -> Object {
     // Clients tell a configured default, which is text, from the owner's choice.
     let token = match actor.token {
         TokenSetting::Chosen(wanted) => json!(wanted),
         TokenSetting::Default(wanted) => json!(wanted.to_string()),
     };
-    let this = link(actor);
     Object::default()
         .with("id", actor.id.as_str())
         .with("name", &actor.name)
@@ -184,9 +193,4 @@ pub(super) fn object(actor: &Actor) -> Object {
         .with("cron_on", actor.cron.on)
         .with("cron_schedule", &actor.cron.schedule)
         .with("cron_next_ex", actor.cron.next_text())
-        .with_links([
-            ("self", this.clone()),
-            ("owner", profile(&actor.owner)),
-            ("executions", format!("{this}/executions")),
-        ])
 }

@@ -3,6 +3,7 @@
 mod actors;
 mod aliases;
 mod configs;
+mod admin;
 mod events;
 mod executions;
 mod health;
@@ -52,6 +53,10 @@ fn routes() -> Vec<Route> {
     use Access::{Open, Signed};
     const ACTORS: &str = "/actors";
     const SEARCH: &str = "/actors/search/{collection}";
+    const UTILIZATION: &str = "/actors/utilization";
+    const ADMIN: &str = "/actors/admin";
+    const ADMIN_WORKERS: &str = "/actors/admin/workers";
+    const ADMIN_EXECUTIONS: &str = "/actors/admin/executions";
     const ACTOR: &str = "/actors/{actor}";
     const STATE: &str = "/actors/{actor}/state";
     const MESSAGES: &str = "/actors/{actor}/messages";
@@ -87,6 +92,10 @@ fn routes() -> Vec<Route> {
         route(Method::GET, ACTORS, Signed, actors::list),
         route(Method::POST, ACTORS, Signed, actors::register),
         route(Method::GET, SEARCH, Signed, search::show),
+        route(Method::GET, UTILIZATION, Signed, admin::utilization),
+        route(Method::GET, ADMIN, Signed, admin::actors),
+        route(Method::GET, ADMIN_WORKERS, Signed, admin::workers),
+        route(Method::GET, ADMIN_EXECUTIONS, Signed, admin::executions),
         route(Method::GET, ACTOR, Signed, actors::show),
         route(Method::PUT, ACTOR, Signed, actors::update),
         route(Method::DELETE, ACTOR, Signed, actors::delete),
