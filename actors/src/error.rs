@@ -125,6 +125,12 @@ pub enum Error {
         /// What it is.
         what: &'static str,
     },
+    /// The state was changed since it was read, by the version that came with it.
+    #[error("the state of actor {actor} was changed meanwhile; read it, and try again")]
+    StateChanged {
+        /// Which actor.
+        actor: String,
+    },
     /// A field does not hold what it must.
     #[error("{field}: {problem}")]
     Invalid {

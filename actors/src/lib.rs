@@ -79,8 +79,8 @@ pub use secret::{OpenError, SecretKeys, SecretKeysError};
 pub use search::{Collection, FoundLog, Hits, Search, Typing, Within};
 pub use service::{
     ActorReport, Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, ExecutionsReport, Health, Hosts,
-    Interruption, Load, Preparation, Readiness, Renewal, Service, Swept, Used, Utilization,
-    WebhookAnswer, WorkersAsked,
+    Interruption, Load, Preparation, Readiness, Renewal, Service, StateVersion, Swept, Used,
+    Utilization, WebhookAnswer, WorkersAsked,
 };
 pub use store::{Broken, Overdue, Schema, Waiting};
 pub use tenant::{TenantSettings, TenantsSettings};

@@ -245,7 +245,7 @@ impl CallerHeaders {
         }
         headers.insert(
             ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("Location, X-Request-Id, X-Execution-Id"),
+            HeaderValue::from_static("ETag, Location, X-Request-Id, X-Execution-Id"),
         );
         if method == Method::OPTIONS && self.asks_method {
             headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(ALL_METHODS));

@@ -6,7 +6,7 @@
 
 use abax_actors::Time;
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
@@ -140,6 +140,7 @@ pub(crate) struct Reply {
     message: String,
     result: Outcome,
     keeps_nulls: bool,
+    version: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -166,6 +167,7 @@ impl Reply {
             message: message.into(),
             result: Outcome::Nothing,
             keeps_nulls: false,
+            version: None,
         }
     }
 
@@ -193,6 +195,12 @@ impl Reply {
     /// Work was accepted and can be followed at `location`: 202, and 200 for Abaco's clients.
     pub(crate) fn accepted(mut self, location: impl Into<String>) -> Self {
         self.kind = Kind::Accepted { location: location.into() };
+        self
+    }
+
+    /// What is shown is of this version, which `If-Match` may name.
+    pub(crate) fn of_version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
         self
     }
 
@@ -286,6 +294,11 @@ fn write_reply(reply: Reply, audience: Audience<'_>, still_running: bool) -> Res
         && let Ok(value) = HeaderValue::try_from(dialect.link(server, &location))
     {
         response.headers_mut().insert(LOCATION, value);
+    }
+    if let Some(version) = reply.version
+        && let Ok(value) = HeaderValue::try_from(format!("\"{version}\""))
+    {
+        response.headers_mut().insert(ETAG, value);
     }
     response
 }

@@ -43,6 +43,8 @@ pub(crate) enum Meaning {
     Conflict,
     /// The execution that asks has lost its claim, so what it writes does not count.
     Superseded,
+    /// What the caller read has changed since.
+    Changed,
     /// The body is larger than the limit.
     TooLarge,
     /// A message is larger than what an execution can be given.
@@ -83,6 +85,7 @@ impl Meaning {
             Self::Conflict => (StatusCode::CONFLICT, StatusCode::BAD_REQUEST),
             // Abaco has no such case.
             Self::Superseded => (StatusCode::CONFLICT, StatusCode::CONFLICT),
+            Self::Changed => (StatusCode::PRECONDITION_FAILED, StatusCode::PRECONDITION_FAILED),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, StatusCode::PAYLOAD_TOO_LARGE),
             Self::MessageTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, StatusCode::BAD_REQUEST),
             Self::UnreadableType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, StatusCode::BAD_REQUEST),
@@ -276,6 +279,7 @@ impl From<Error> for ApiError {
                 Meaning::Forbidden,
                 format!("Not authorized -- {error}. Abaco Admin role required."),
             ),
+            Error::StateChanged { .. } => Self::new(Meaning::Changed, format!("Refused: {error}.")),
             Error::Superseded { .. } => {
                 Self::new(Meaning::Superseded, format!("Refused: {error}."))
             }

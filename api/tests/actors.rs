@@ -271,6 +271,33 @@ async fn state_is_any_json_to_the_last_digit() {
 }
 
 #[tokio::test]
+async fn a_state_is_set_only_in_the_place_of_the_one_that_was_read() {
+    let running = start().await;
+    let id = running.register(json!({"stateless": false})).await;
+    for (round, prefix) in PREFIXES.iter().enumerate() {
+        let path = format!("{prefix}/{id}/state");
+        let (headers, _) = envelope(running.get(&path).send().await.unwrap(), StatusCode::OK).await;
+        let read = headers["etag"].clone();
+        let set = |version: &str| {
+            running.post(&path).header("if-match", version).json(&json!({"round": round}))
+        };
+        let answer = set(read.to_str().unwrap()).send().await.unwrap();
+        let (headers, _) = envelope(answer, StatusCode::OK).await;
+        assert_ne!(headers["etag"], read, "{prefix}");
+        for stale in [read.to_str().unwrap(), "\"\"", "W/\"1\""] {
+            let refused = expect(set(stale), StatusCode::PRECONDITION_FAILED).await;
+            assert!(refused["message"].as_str().unwrap().contains("changed meanwhile"));
+        }
+        expect(set("no quotes"), StatusCode::BAD_REQUEST).await;
+        let either = format!("\"none\", {}", headers["etag"].to_str().unwrap());
+        ok(set(&either)).await;
+        ok(set("*")).await;
+        ok(running.post(&path).json(&json!(round))).await;
+        assert_eq!(ok(running.get(&path)).await["result"]["state"], json!(round));
+    }
+}
+
+#[tokio::test]
 async fn lists_have_pages_in_the_shape_of_search() {
     let running = start().await;
     for _ in 0..5 {

@@ -1,9 +1,9 @@
-//! Rules of actors: register, update, delete, state.
+//! Rules of actors: register, update, delete.
 
 use tokio::time::Instant;
 
 use super::events::check_link;
-use super::{ClaimKey, POLL, Service, authorized, authorized_and_locked};
+use super::{POLL, Service, authorized, authorized_and_locked};
 use crate::actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
 use crate::cron::Cron;
 use crate::error::Error;
@@ -242,73 +242,6 @@ impl Service {
                 let _ = tokio::time::timeout(left.min(POLL), changes.recv()).await;
             }
         }
-    }
-
-    /// What a stateful actor keeps between executions; needs READ. A stateless
-    /// one has `{}`. An execution of the actor reads what it has set itself.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`], [`Error::Forbidden`].
-    pub async fn actor_state(&self, caller: &Caller, actor: &str) -> Result<Json, Error> {
-        let mut c = self.0.store.read().await?;
-        let actor = authorized(&mut c, caller, actor, Level::Read).await?;
-        if let Some(ClaimKey { execution, epoch }) = &caller.claim
-            && let Some(staged) = store::state::staged(&mut c, &actor.id, execution, *epoch).await?
-        {
-            return Ok(staged);
-        }
-        Ok(actor.state)
-    }
-
-    /// Sets the state of a stateful actor; needs UPDATE. The next execution sees
-    /// it, not the running one; the last writer wins.
-    ///
-    /// What an execution of the actor sets counts when it ends, and not at all
-    /// when its attempt is lost. A state that anybody else sets counts at once, and
-    /// instead of what the running execution has set so far.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stateless`],
-    /// [`Error::Superseded`] when the execution is not this attempt's any more, and
-    /// [`Error::TooLarge`] or [`Error::Invalid`] when it fits no environment variable.
-    pub async fn set_actor_state(
-        &self,
-        caller: &Caller,
-        actor: &str,
-        state: Json,
-    ) -> Result<Actor, Error> {
-        let limit = self.0.config.max_message_bytes;
-        let (caller, actor) = (caller.clone(), actor.to_owned());
-        self.0
-            .store
-            .write(move |c| {
-                Box::pin(async move {
-                    let mut actor = authorized(c, &caller, &actor, Level::Update).await?;
-                    if actor.stateless {
-                        return Err(Error::Stateless { actor: actor.id.to_string() });
-                    }
-                    check_variable("state", state.as_str(), limit)?;
-                    check_variable("state", &state.to_python(), limit)?;
-                    if let Some(ClaimKey { execution, epoch }) = &caller.claim
-                        && store::actors::of_execution(c, execution)
-                            .await?
-                            .is_none_or(|its| its.id == actor.id)
-                    {
-                        if !store::state::stage(c, execution, *epoch, &state).await? {
-                            let execution = execution.to_string();
-                            return Err(Error::Superseded { execution });
-                        }
-                    } else {
-                        store::state::set(c, &actor.id, &state).await?;
-                        store::state::unstage(c, &actor.id).await?;
-                    }
-                    actor.state = state;
-                    Ok(actor)
-                })
-            })
-            .await
     }
 
     pub(super) async fn actor_for(

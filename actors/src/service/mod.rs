@@ -7,6 +7,7 @@ mod messages;
 mod results;
 mod schedules;
 mod search;
+mod state;
 mod statistics;
 mod workers;
 
@@ -39,6 +40,7 @@ pub use events::{DueWebhook, WebhookAnswer};
 pub use health::{Health, Hosts, Load, Readiness};
 pub use preparation::Preparation;
 pub use results::Awaited;
+pub use state::StateVersion;
 pub use statistics::{ActorReport, ExecutionsReport, Used, Utilization};
 pub use upkeep::Swept;
 pub use workers::WorkersAsked;

@@ -2,13 +2,28 @@
 //! `executions.staged_state` what a running execution has set of it so far.
 
 use super::{Connection, Fields, failed, sql};
-use crate::error::Error;
+use crate::error::{Error, Noun};
 use crate::id::{ActorId, ExecutionId};
 use crate::json::Json;
 
+/// The state of an actor, and how often it was written.
+pub(crate) async fn of_actor(c: &mut Connection, actor: &ActorId) -> Result<(Json, i64), Error> {
+    let row = sql("select id, state, state_version from actors where id = $1")
+        .bind(actor.as_str())
+        .fetch_optional(c)
+        .await
+        .map_err(failed("read the actor's state"))?;
+    let Some(row) = row else {
+        return Err(Error::NotFound { noun: Noun::Actor, id: actor.to_string() });
+    };
+    let fields = Fields::of(&row, "actors");
+    let state = fields.parsed("state", |text: String| Json::parse(&text).ok())?;
+    Ok((state, fields.get("state_version")?))
+}
+
 /// Sets the state of an actor.
 pub(crate) async fn set(c: &mut Connection, actor: &ActorId, state: &Json) -> Result<(), Error> {
-    sql("update actors set state = $2 where id = $1")
+    sql("update actors set state = $2, state_version = state_version + 1 where id = $1")
         .bind(actor.as_str())
         .bind(state.as_str())
         .execute(c)
@@ -73,7 +88,8 @@ pub(crate) async fn unstage(c: &mut Connection, actor: &ActorId) -> Result<(), E
 /// locks of both rows.
 pub(crate) async fn apply(c: &mut Connection, execution: &ExecutionId) -> Result<(), Error> {
     sql("update actors set state = \
-             (select e.staged_state from executions e where e.id = $1) \
+             (select e.staged_state from executions e where e.id = $1), \
+             state_version = state_version + 1 \
          where id = (select e.actor_id from executions e \
                      where e.id = $1 and e.staged_state is not null)")
     .bind(execution.as_str())

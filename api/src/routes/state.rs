@@ -1,7 +1,9 @@
 //! What a stateful actor keeps between executions.
 
-use abax_actors::Json;
+use abax_actors::{Json, StateVersion};
 use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::IF_MATCH;
 
 use crate::App;
 use crate::auth::Signed;
@@ -16,12 +18,15 @@ pub(super) async fn show(
     State(app): State<App>,
     Path(actor): Path<String>,
 ) -> Result<Reply, ApiError> {
-    let state = app.service().actor_state(&caller, &actor).await?;
+    let (state, version) = app.service().versioned_actor_state(&caller, &actor).await?;
     let object = Object::default().with("state", &state);
-    Ok(Reply::one("Actor state retrieved successfully.", object).keeping_nulls())
+    Ok(Reply::one("Actor state retrieved successfully.", object)
+        .keeping_nulls()
+        .of_version(version.as_str()))
 }
 
-/// The whole body is the new state.
+/// The whole body is the new state. With `If-Match`, only in the place of one of
+/// those versions.
 pub(super) async fn set(
     Signed(caller): Signed,
     State(app): State<App>,
@@ -30,6 +35,7 @@ pub(super) async fn set(
 ) -> Result<Reply, ApiError> {
     let config = app.config();
     let dialect = request.extensions().get::<Dialect>().copied().unwrap_or_default();
+    let read = versions(request.headers())?;
     let incoming = Incoming::read(request, config.body_limit_bytes, config.body_timeout).await?;
     let state = match incoming.json() {
         Ok(state) => state,
@@ -37,8 +43,39 @@ pub(super) async fn set(
         Err(error) if dialect.is_abaco() && incoming.is_json() => plain_text(&incoming, error)?,
         Err(error) => return Err(error),
     };
-    let actor = app.service().set_actor_state(&caller, &actor, state).await?;
-    Ok(Reply::one("State updated successfully.", actors::object(&actor)))
+    let set = app.service().set_actor_state_if(&caller, &actor, state, read);
+    let (actor, version) = set.await?;
+    Ok(Reply::one("State updated successfully.", actors::object(&actor))
+        .of_version(version.as_str()))
+}
+
+/// The versions that `If-Match` names, RFC 9110 §13.1.1; none where any will do.
+fn versions(headers: &HeaderMap) -> Result<Option<Vec<StateVersion>>, ApiError> {
+    let mut versions = Vec::new();
+    let mut asked = false;
+    for value in headers.get_all(IF_MATCH) {
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return Ok(None);
+        }
+        asked = true;
+        for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
+            let quoted = tag.strip_prefix("W/").unwrap_or(tag);
+            let version = quoted.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+            let version = version.ok_or_else(|| {
+                ApiError::new(
+                    Meaning::Malformed,
+                    "The header If-Match holds no version: send the ETag of the state as it came, \
+                     in double quotes.",
+                )
+            })?;
+            // A weak one is never the same.
+            if quoted == tag {
+                versions.push(StateVersion::new(version));
+            }
+        }
+    }
+    Ok(asked.then_some(versions))
 }
 
 /// A body that is neither JSON nor anything that was meant to be, as a JSON string.
