@@ -11,6 +11,7 @@
 //! start showed the error has ended with that reason.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::config::Config;
@@ -260,10 +261,51 @@ impl NewActor {
         }
     }
 
+    /// What would register `actor` as it is now.
+    pub(crate) fn of(actor: &Actor) -> Self {
+        Self {
+            image: actor.image.clone(),
+            name: actor.name.clone(),
+            description: actor.description.clone(),
+            stateless: actor.stateless,
+            kind: actor.kind.clone(),
+            token: match actor.token {
+                TokenSetting::Chosen(wanted) => Some(wanted),
+                TokenSetting::Default(_) => None,
+            },
+            webhook: actor.webhook.clone(),
+            link: actor.link.clone(),
+            hints: actor.hints.clone(),
+            privileged: actor.privileged,
+            max_workers: actor.max_workers.map(i64::from),
+            mem_limit: actor.mem_limit.clone(),
+            max_cpus: actor.max_cpus.map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+            use_container_uid: actor.use_container_uid,
+            default_environment: actor.default_environment.clone(),
+            queue: actor.queue.clone(),
+            log_ex: actor.log_ex,
+            max_run_time: actor.max_run_time.map(i64::from),
+            // None keeps the one that there is.
+            cron_schedule: None,
+            cron_on: actor.cron.on,
+        }
+    }
+
     /// Checks every attribute.
     pub(crate) fn validate(&self, caller: &Caller, config: &Config) -> Result<(), Error> {
+        self.validate_beside(None, caller, config)
+    }
+
+    /// Checks every attribute of what an actor had `before`: what somebody may not
+    /// set may stay.
+    pub(crate) fn validate_beside(
+        &self,
+        before: Option<&Self>,
+        caller: &Caller,
+        config: &Config,
+    ) -> Result<(), Error> {
         self.check_image()?;
-        self.check_restricted(caller)?;
+        self.check_restricted(before, caller)?;
         if let Some(name) = &self.name {
             check_text("name", name, 1_000)?;
         }
@@ -323,17 +365,24 @@ impl NewActor {
         Ok(())
     }
 
-    fn check_restricted(&self, caller: &Caller) -> Result<(), Error> {
+    fn check_restricted(&self, before: Option<&Self>, caller: &Caller) -> Result<(), Error> {
         if caller.may_set_restricted() {
             return Ok(());
         }
+        let is_new = |same: fn(&Self, &Self) -> bool| before.is_none_or(|b| !same(b, self));
         for (attribute, set) in [
-            ("privileged", self.privileged),
-            ("max_workers", self.max_workers.is_some()),
-            ("max_cpus", self.max_cpus.is_some()),
-            ("mem_limit", self.mem_limit.is_some()),
-            ("queue", self.queue != "default"),
-            ("use_container_uid", self.use_container_uid),
+            ("privileged", self.privileged && is_new(|a, b| a.privileged == b.privileged)),
+            (
+                "max_workers",
+                self.max_workers.is_some() && is_new(|a, b| a.max_workers == b.max_workers),
+            ),
+            ("max_cpus", self.max_cpus.is_some() && is_new(|a, b| a.max_cpus == b.max_cpus)),
+            ("mem_limit", self.mem_limit.is_some() && is_new(|a, b| a.mem_limit == b.mem_limit)),
+            ("queue", self.queue != "default" && is_new(|a, b| a.queue == b.queue)),
+            (
+                "use_container_uid",
+                self.use_container_uid && is_new(|a, b| a.use_container_uid == b.use_container_uid),
+            ),
         ] {
             if set {
                 return Err(Error::Restricted { attribute });
@@ -379,6 +428,39 @@ impl ActorUpdate {
     #[must_use]
     pub fn new(image: impl Into<String>) -> Self {
         Self { settings: NewActor::new(image), force: false }
+    }
+}
+
+/// What changes of an actor's settings, its name among them; all else stays.
+#[derive(Clone)]
+pub struct ActorChange {
+    pub(crate) force: bool,
+    change: Arc<dyn Fn(&mut NewActor) + Send + Sync>,
+}
+
+impl ActorChange {
+    /// Changes to what the settings are when they are changed; may be asked for more
+    /// than once.
+    #[must_use]
+    pub fn new(change: impl Fn(&mut NewActor) + Send + Sync + 'static) -> Self {
+        Self { force: false, change: Arc::new(change) }
+    }
+
+    /// The same; with `force`, the image is treated as a new one although its
+    /// reference is the same.
+    #[must_use]
+    pub fn forced(self, force: bool) -> Self {
+        Self { force, ..self }
+    }
+
+    pub(crate) fn apply(&self, settings: &mut NewActor) {
+        (self.change)(settings);
+    }
+}
+
+impl fmt::Debug for ActorChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActorChange").field("force", &self.force).finish_non_exhaustive()
     }
 }
 

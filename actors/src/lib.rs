@@ -52,7 +52,7 @@ mod queue;
 
 mod store;
 
-pub use actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
+pub use actor::{Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, TokenSetting};
 pub use actor_config::{ActorConfig, ActorConfigUpdate, NewActorConfig};
 pub use alias::Alias;
 pub use clock::{Clock, Time};
@@ -78,9 +78,9 @@ pub use revision::{PinnedImage, RevisionImage};
 pub use secret::{OpenError, SecretKeys, SecretKeysError};
 pub use search::{Collection, FoundLog, Hits, Search, Typing, Within};
 pub use service::{
-    ActorReport, Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, ExecutionsReport, Health, Hosts,
-    Interruption, Load, Preparation, Readiness, Renewal, Service, StateVersion, Swept, Used,
-    Utilization, WebhookAnswer, WorkersAsked,
+    ActorReport, Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, ExecutionsReport,
+    Health, Hosts, Interruption, Load, Preparation, Readiness, Renewal, Service, StateVersion,
+    Swept, Used, Utilization, WebhookAnswer, WorkersAsked,
 };
 pub use store::{Broken, Overdue, Schema, Waiting};
 pub use tenant::{TenantSettings, TenantsSettings};

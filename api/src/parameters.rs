@@ -272,6 +272,16 @@ impl Parameters {
         [json, query, form].into_iter().flatten()
     }
 
+    /// The form that the caller speaks.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// True where the parameter `name` was given, be it null.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     /// Starts reading typed values, collecting what is wrong on the way.
     pub(crate) fn reader(&self) -> Reader<'_> {
         Reader { parameters: self, errors: Vec::new() }
@@ -361,6 +371,30 @@ impl Reader<'_> {
             Given::Texts(values) => Some(values),
             scalar => scalar.text().map(|text| vec![text]),
         }
+    }
+
+    /// What `read` makes of a parameter, into its place; `default` where it is null.
+    /// One that is not given leaves the place as it is.
+    pub(crate) fn put<T>(
+        &mut self,
+        name: &str,
+        place: &mut T,
+        default: T,
+        read: impl FnOnce(&mut Self, &str) -> Option<T>,
+    ) {
+        if self.parameters.find(name).is_some() {
+            *place = read(self, name).unwrap_or(default);
+        }
+    }
+
+    /// As [`Reader::put`], where null is nothing.
+    pub(crate) fn put_if_any<T>(
+        &mut self,
+        name: &str,
+        place: &mut Option<T>,
+        read: impl FnOnce(&mut Self, &str) -> Option<T>,
+    ) {
+        self.put(name, place, None, |reader, name| read(reader, name).map(Some));
     }
 
     /// A parameter without which nothing can be done.

@@ -36,9 +36,15 @@ async fn an_actor_is_registered_shown_listed_updated_and_deleted() {
         let list = ok(running.get(prefix)).await;
         assert_eq!(list["result"].as_array().unwrap().len(), 1, "{prefix}");
 
-        let update = json!({"image": "abacosamples/test", "name": "ignored"});
+        let update = json!({"image": "abacosamples/test", "name": "other"});
         let updated = ok(running.put(&own).json(&update)).await["result"].clone();
-        assert_eq!((&updated["name"], &updated["description"]), (&json!("echo"), &json!("")));
+        // Abaco's update replaces all settings but the name; ours changes what it names.
+        let (name, description) = if *prefix == "/actors" { ("other", "d") } else { ("echo", "") };
+        assert_eq!(
+            (&updated["name"], &updated["description"]),
+            (&json!(name), &json!(description)),
+            "{prefix}"
+        );
         assert_eq!((&updated["revision"], &updated["owner"]), (&json!(1), &json!("ada")));
         let forced =
             ok(running.put(&own).form(&[("image", "abacosamples/test"), ("force", "true")]));
@@ -267,6 +273,42 @@ async fn state_is_any_json_to_the_last_digit() {
     {
         let set = running.post(&format!("{prefix}/{stateless}/state")).json(&json!({"a": 1}));
         assert_eq!(expect(set, status).await["message"], "actor is stateless.");
+    }
+}
+
+#[tokio::test]
+async fn our_update_leaves_what_it_does_not_name() {
+    let running = start().await;
+    let settings = json!({
+        "name": "n", "description": "d", "stateless": false, "hints": ["sync"], "logEx": 60,
+        "token": true, "defaultEnvironment": {"a": "b"},
+    });
+    let id = running.register(settings).await;
+    let path = format!("/actors/{id}");
+    let before = ok(running.get(&path)).await["result"].clone();
+    let put = running.put(&path).json(&json!({"description": "other", "log_ex": null}));
+    let after = ok(put).await["result"].clone();
+    for (name, value) in before.as_object().unwrap() {
+        match name.as_str() {
+            "description" => assert_eq!(after[name], "other"),
+            "logEx" => assert_eq!(after[name], Value::Null),
+            "lastUpdateTime" => assert_ne!(after[name], *value),
+            _ => assert_eq!(after[name], *value, "{name}"),
+        }
+    }
+    // An image may be left out, and may not be empty.
+    let put = running.put(&path).json(&json!({"image": ""}));
+    expect(put, StatusCode::UNPROCESSABLE_ENTITY).await;
+    for prefix in &PREFIXES[1..] {
+        let put = running.put(&format!("{prefix}/{id}")).json(&json!({"description": "x"}));
+        let refused = expect(put, StatusCode::BAD_REQUEST).await;
+        assert!(refused["message"].as_str().unwrap().contains("image"), "{refused}");
+        let put = running
+            .put(&format!("{prefix}/{id}"))
+            .json(&json!({"image": "busybox", "stateless": false}));
+        let after = ok(put).await["result"].clone();
+        assert_eq!((&after["name"], &after["description"]), (&json!("n"), &json!("")), "{prefix}");
+        assert_eq!(after["hints"], json!([]), "{prefix}");
     }
 }
 

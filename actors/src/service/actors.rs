@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::events::check_link;
 use super::{POLL, Service, authorized, authorized_and_locked};
-use crate::actor::{Actor, ActorStatus, ActorUpdate, NewActor, TokenSetting};
+use crate::actor::{Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, TokenSetting};
 use crate::cron::Cron;
 use crate::error::Error;
 use crate::id::ActorId;
@@ -129,11 +129,36 @@ impl Service {
     ) -> Result<Actor, Error> {
         // Who may not know of the actor hears that, whatever the settings are.
         self.actor_for(caller, actor, Level::Update).await?;
-        let ActorUpdate { settings, force } = update;
-        settings.validate(caller, &self.0.config)?;
-        let token = self.token(&caller.tenant, settings.token);
+        update.settings.validate(caller, &self.0.config)?;
+        self.rewrite_actor(caller, actor, update.force, Rewrite::All(Box::new(update.settings)))
+            .await
+    }
+
+    /// As [`Service::update_actor`], but what is not changed stays, also where the
+    /// caller could not set it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Service::update_actor`].
+    pub async fn change_actor(
+        &self,
+        caller: &Caller,
+        actor: &str,
+        change: ActorChange,
+    ) -> Result<Actor, Error> {
+        self.rewrite_actor(caller, actor, change.force, Rewrite::Some(change)).await
+    }
+
+    async fn rewrite_actor(
+        &self,
+        caller: &Caller,
+        actor: &str,
+        force: bool,
+        rewrite: Rewrite,
+    ) -> Result<Actor, Error> {
         let now = self.0.clock.now();
         let access = self.0.config.host_access.clone();
+        let service = self.clone();
         let (caller, actor) = (caller.clone(), actor.to_owned());
         let updated = self
             .0
@@ -146,6 +171,7 @@ impl Service {
                     if actor.status == ActorStatus::ShuttingDown {
                         return Err(Error::ShuttingDown { actor: actor.id.to_string() });
                     }
+                    let (settings, token) = rewrite.settings(&service, &caller, &actor)?;
                     if !actor.stateless && settings.stateless {
                         return Err(Error::invalid(
                             "stateless",
@@ -161,6 +187,9 @@ impl Service {
                         actor.revision += 1;
                     }
                     let has_new_link = settings.link != actor.link;
+                    if rewrite.names() {
+                        actor.name.clone_from(&settings.name);
+                    }
                     apply(&mut actor, settings, token);
                     actor.place(&access);
                     if has_new_link {
@@ -258,6 +287,44 @@ impl Service {
         let config = &self.0.config;
         let default = config.tenants.of(tenant, |own| own.default_token, config.default_token);
         wanted.map_or(TokenSetting::Default(default), TokenSetting::Chosen)
+    }
+}
+
+/// How an update rewrites the settings of an actor.
+#[derive(Clone)]
+enum Rewrite {
+    /// All but the name; they were checked.
+    All(Box<NewActor>),
+    Some(ActorChange),
+}
+
+impl Rewrite {
+    /// What the settings of `actor` become.
+    fn settings(
+        &self,
+        service: &Service,
+        caller: &Caller,
+        actor: &Actor,
+    ) -> Result<(NewActor, TokenSetting), Error> {
+        match self {
+            Self::All(settings) => Ok((NewActor::clone(settings), service.token(&caller.tenant, settings.token))),
+            Self::Some(change) => {
+                let before = NewActor::of(actor);
+                let mut settings = before.clone();
+                change.apply(&mut settings);
+                settings.validate_beside(Some(&before), caller, &service.0.config)?;
+                let token = match settings.token == before.token {
+                    true => actor.token,
+                    false => service.token(&caller.tenant, settings.token),
+                };
+                Ok((settings, token))
+            }
+        }
+    }
+
+    /// Whether it may give another name.
+    fn names(&self) -> bool {
+        matches!(self, Self::Some(_))
     }
 }
 

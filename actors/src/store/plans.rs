@@ -20,7 +20,6 @@ use crate::message::NewMessage;
 use crate::nonce::NonceId;
 use crate::permission::Tenant;
 use crate::revision::PinnedImage;
-use crate::permission::Tenant;
 use crate::search::{Collection, Search, Typing};
 use crate::store;
 

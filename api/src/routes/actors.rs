@@ -1,6 +1,8 @@
 //! Actors: register, list, show, update, delete.
 
-use abax_actors::{Actor, ActorUpdate, Collection, Deleted, NewActor, TokenSetting, Within};
+use abax_actors::{
+    Actor, ActorChange, ActorUpdate, Collection, Deleted, NewActor, TokenSetting, Within,
+};
 use axum::extract::{Path, Request, State};
 use serde_json::json;
 
@@ -32,7 +34,8 @@ pub(super) async fn register(
 ) -> Result<Reply, ApiError> {
     let parameters = read(&app, request).await?;
     let mut reader = parameters.reader();
-    let new = settings(&mut reader);
+    let mut new = NewActor::new(reader.required("image"));
+    fill(&mut reader, &mut new);
     reader.finish()?;
     refuse_run_as_executor(&parameters, &new)?;
     let actor = app.service().register_actor(&caller, new).await?;
@@ -56,13 +59,29 @@ pub(super) async fn update(
 ) -> Result<Reply, ApiError> {
     let parameters = read(&app, request).await?;
     let mut reader = parameters.reader();
-    let mut update = ActorUpdate::new("");
-    update.settings = settings(&mut reader);
-    update.force = reader.boolean("force").unwrap_or(false);
+    let force = reader.boolean("force").unwrap_or(false);
+    // Abaco's clients replace all settings; ours change those that they name.
+    let replaces = parameters.dialect().is_abaco();
+    let image = match replaces || parameters.has("image") {
+        true => reader.required("image"),
+        false => String::new(),
+    };
+    let mut settings = NewActor::new(image);
+    fill(&mut reader, &mut settings);
     reader.finish()?;
-    refuse_run_as_executor(&parameters, &update.settings)?;
-    let actor = app.service().update_actor(&caller, &actor, update).await?;
-    Ok(Reply::one("Actor updated successfully.", object(&actor)))
+    refuse_run_as_executor(&parameters, &settings)?;
+    let service = app.service();
+    let updated = if replaces {
+        service.update_actor(&caller, &actor, ActorUpdate { settings, force }).await?
+    } else {
+        let change = ActorChange::new(move |settings| {
+            let mut reader = parameters.reader();
+            reader.put("image", &mut settings.image, String::new(), Reader::string);
+            fill(&mut reader, settings);
+        });
+        service.change_actor(&caller, &actor, change.forced(force)).await?
+    };
+    Ok(Reply::one("Actor updated successfully.", object(&updated)))
 }
 
 pub(super) async fn delete(
@@ -85,31 +104,32 @@ pub(super) async fn read(app: &App, request: Request) -> Result<Parameters, ApiE
     incoming.parameters().await
 }
 
-/// The settings that registration and update share. What is not given has its default.
-fn settings(reader: &mut Reader<'_>) -> NewActor {
-    let mut new = NewActor::new(reader.required("image"));
-    new.name = reader.string("name");
-    new.description = reader.string("description").unwrap_or_default();
-    new.stateless = reader.boolean("stateless").unwrap_or(new.stateless);
-    new.kind = reader.string("type").unwrap_or(new.kind);
-    new.token = reader.boolean("token");
-    new.webhook = reader.string("webhook").unwrap_or_default();
-    new.link = reader.string("link").unwrap_or_default();
-    new.hints = reader.strings("hints").unwrap_or_default();
-    new.privileged = reader.boolean("privileged").unwrap_or(false);
-    new.max_workers = reader.integer("max_workers");
-    new.mem_limit = reader.string("mem_limit");
-    new.max_cpus = reader.integer("max_cpus");
-    new.use_container_uid = reader.boolean("use_container_uid").unwrap_or(false);
-    if let Some(environment) = reader.object("default_environment") {
-        new.default_environment = environment;
-    }
-    new.queue = reader.string("queue").unwrap_or(new.queue);
-    new.log_ex = reader.integer("log_ex");
-    new.max_run_time = reader.integer("max_run_time");
-    new.cron_schedule = reader.string("cron_schedule");
-    new.cron_on = reader.boolean("cron_on").unwrap_or(false);
-    new
+/// The settings that registration and update share, but for the image. What is not
+/// given stays as it is.
+fn fill(reader: &mut Reader<'_>, new: &mut NewActor) {
+    let default = NewActor::new(String::new());
+    reader.put_if_any("name", &mut new.name, Reader::string);
+    reader.put("description", &mut new.description, default.description, Reader::string);
+    reader.put("stateless", &mut new.stateless, default.stateless, Reader::boolean);
+    reader.put("type", &mut new.kind, default.kind, Reader::string);
+    reader.put_if_any("token", &mut new.token, Reader::boolean);
+    reader.put("webhook", &mut new.webhook, default.webhook, Reader::string);
+    reader.put("link", &mut new.link, default.link, Reader::string);
+    reader.put("hints", &mut new.hints, default.hints, Reader::strings);
+    reader.put("privileged", &mut new.privileged, false, Reader::boolean);
+    reader.put_if_any("max_workers", &mut new.max_workers, Reader::integer);
+    reader.put_if_any("mem_limit", &mut new.mem_limit, Reader::string);
+    reader.put_if_any("max_cpus", &mut new.max_cpus, Reader::integer);
+    reader.put("use_container_uid", &mut new.use_container_uid, false, Reader::boolean);
+    let environment = default.default_environment;
+    reader.put("default_environment", &mut new.default_environment, environment, Reader::object);
+    reader.put("queue", &mut new.queue, default.queue, Reader::string);
+    reader.put_if_any("log_ex", &mut new.log_ex, Reader::integer);
+    reader.put_if_any("max_run_time", &mut new.max_run_time, Reader::integer);
+    let text = |reader: &mut Reader<'_>, name: &str| reader.string(name).map(Some);
+    // None keeps the one that there is, and no text takes it away.
+    reader.put("cron_schedule", &mut new.cron_schedule, Some(String::new()), text);
+    reader.put("cron_on", &mut new.cron_on, false, Reader::boolean);
 }
 
 /// Tapis' tenants may have user ids from an identity service; ours have none.

@@ -1,0 +1,173 @@
+//! What an update leaves as it was, and who writes a state over whose.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
+#[macro_use]
+mod fixture;
+
+use abax_actors::{ActorChange, ActorStatus, ActorUpdate, Error, Json, StateVersion, TokenSetting};
+use fixture::{Engine, Fixture, succeeded};
+
+on_each_engine![
+    a_change_leaves_all_else_as_it_was,
+    a_full_update_resets_what_it_does_not_name,
+    a_state_that_was_read_is_not_written_over,
+    an_execution_sees_its_own_version_of_the_state,
+    what_may_not_be_set_may_stay,
+];
+
+fn json(text: &str) -> Json {
+    Json::parse(text).unwrap()
+}
+
+async fn a_change_leaves_all_else_as_it_was(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let before = f
+        .register(|new| {
+            new.name = Some("n".into());
+            new.description = "d".into();
+            new.stateless = false;
+            new.kind = "bin".into();
+            new.webhook = "https://example.org/hook".into();
+            new.hints = vec!["sync".into()];
+            new.mem_limit = Some("64m".into());
+            new.default_environment = json(r#"{"a": 1}"#);
+            new.queue = "special".into();
+            new.log_ex = Some(7);
+        })
+        .await;
+    let id = before.id.as_str();
+    f.service.set_actor_state(&f.owner, id, json("[1]")).await.unwrap();
+    let change = ActorChange::new(|settings| settings.description = "other".into());
+    let after = f.service.change_actor(&f.owner, id, change).await.unwrap();
+    let mut expected = before.clone();
+    expected.description = "other".into();
+    expected.state = json("[1]");
+    expected.updated = after.updated;
+    assert_eq!(after, expected);
+    assert!(after.updated > before.updated);
+    assert_eq!(f.service.actor(&f.owner, id).await.unwrap(), expected);
+
+    let change = ActorChange::new(|settings| {
+        settings.name = Some("m".into());
+        settings.image = "other".into();
+        settings.token = Some(true);
+    });
+    let after = f.service.change_actor(&f.owner, id, change).await.unwrap();
+    assert_eq!(after.name.as_deref(), Some("m"));
+    assert_eq!((after.status, after.revision), (ActorStatus::Submitted, 2));
+    assert_eq!(after.token, TokenSetting::Chosen(true));
+    let change = ActorChange::new(|settings| settings.token = None);
+    let after = f.service.change_actor(&f.owner, id, change).await.unwrap();
+    assert_eq!((after.token, after.revision), (TokenSetting::Default(false), 2));
+    let change = ActorChange::new(|_| {}).forced(true);
+    assert_eq!(f.service.change_actor(&f.owner, id, change).await.unwrap().revision, 3);
+    let change = ActorChange::new(|settings| settings.stateless = true);
+    let refused = f.service.change_actor(&f.owner, id, change).await;
+    assert!(matches!(refused, Err(Error::Invalid { ref field, .. }) if field == "stateless"));
+}
+
+async fn a_full_update_resets_what_it_does_not_name(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let before = f
+        .register(|new| {
+            new.name = Some("n".into());
+            new.description = "d".into();
+            new.stateless = false;
+            new.hints = vec!["sync".into()];
+            new.default_environment = json(r#"{"a": 1}"#);
+            new.log_ex = Some(7);
+        })
+        .await;
+    let id = before.id.as_str();
+    f.service.set_actor_state(&f.owner, id, json("[1]")).await.unwrap();
+    let mut update = ActorUpdate::new("busybox");
+    update.settings.stateless = false;
+    update.settings.name = Some("ignored".into());
+    let after = f.service.update_actor(&f.owner, id, update).await.unwrap();
+    assert_eq!(after.name.as_deref(), Some("n"));
+    assert_eq!((after.description.as_str(), after.log_ex), ("", None));
+    assert!(after.hints.is_empty());
+    assert_eq!(after.default_environment, Json::empty_object());
+    assert_eq!(after.state, json("[1]"), "it is no setting");
+    assert_eq!((after.status, after.revision), (before.status, before.revision));
+}
+
+async fn what_may_not_be_set_may_stay(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = f.register(|new| new.max_workers = Some(3)).await;
+    let id = actor.id.as_str();
+    let change = ActorChange::new(|settings| settings.description = "mine".into());
+    let changed = f.service.change_actor(&f.owner, id, change).await.unwrap();
+    assert_eq!((changed.max_workers, changed.description.as_str()), (Some(3), "mine"));
+    for more in [4, 2] {
+        let change = ActorChange::new(move |settings| settings.max_workers = Some(more));
+        let refused = f.service.change_actor(&f.owner, id, change).await;
+        assert!(
+            matches!(refused, Err(Error::Restricted { attribute: "max_workers" })),
+            "{refused:?}"
+        );
+    }
+    let change = ActorChange::new(|settings| settings.max_workers = None);
+    assert_eq!(f.service.change_actor(&f.owner, id, change).await.unwrap().max_workers, None);
+}
+
+async fn a_state_that_was_read_is_not_written_over(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = f.register(|new| new.stateless = false).await;
+    let id = actor.id.as_str();
+    let (state, first) = f.service.versioned_actor_state(&f.owner, id).await.unwrap();
+    assert_eq!(state, Json::empty_object());
+    let set = async |state: &str, read: &[&StateVersion]| {
+        let read = read.iter().map(|version| (*version).clone()).collect();
+        f.service.set_actor_state_if(&f.owner, id, json(state), Some(read)).await
+    };
+    let (_, second) = set("1", &[&first]).await.unwrap();
+    assert_ne!(first, second);
+    let refused = set("2", &[&first]).await;
+    assert!(matches!(refused, Err(Error::StateChanged { .. })), "{refused:?}");
+    assert!(set("2", &[]).await.is_err());
+    let (_, third) = set("{}", &[&StateVersion::new("nonsense"), &second]).await.unwrap();
+    assert_ne!(first, third, "the same state, written again");
+    // Who does not ask writes.
+    f.service.set_actor_state(&f.owner, id, json("3")).await.unwrap();
+    assert!(set("4", &[&third]).await.is_err());
+    assert_eq!(f.service.actor_state(&f.owner, id).await.unwrap(), json("3"));
+
+    // Of many who read the same, one writes.
+    let (_, version) = f.service.versioned_actor_state(&f.owner, id).await.unwrap();
+    let read = [&version];
+    let (a, b, c, d) =
+        tokio::join!(set("10", &read), set("11", &read), set("12", &read), set("13", &read));
+    assert_eq!([a, b, c, d].iter().filter(|set| set.is_ok()).count(), 1);
+}
+
+async fn an_execution_sees_its_own_version_of_the_state(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = f.register(|new| new.stateless = false).await;
+    let id = actor.id.as_str();
+    let host = f.host().await;
+    f.send(&actor, "x").await;
+    let claim = f.claim(&host).await;
+    let inside = f.owner.clone().by(claim.key.clone());
+    let (_, read) = f.service.versioned_actor_state(&inside, id).await.unwrap();
+    let set = async |state: &str, read: &StateVersion| {
+        f.service.set_actor_state_if(&inside, id, json(state), Some(vec![read.clone()])).await
+    };
+    let (_, one) = set("1", &read).await.unwrap();
+    assert!(matches!(set("2", &read).await, Err(Error::StateChanged { .. })));
+    let (_, two) = set("2", &one).await.unwrap();
+    assert_ne!(one, two);
+    let (_, outside) = f.service.versioned_actor_state(&f.owner, id).await.unwrap();
+    assert_eq!(outside, read, "it counts with the end of the execution");
+    // What somebody else sets meanwhile stands instead of it.
+    f.service.set_actor_state(&f.owner, id, json("9")).await.unwrap();
+    assert!(set("3", &two).await.is_err());
+    let (state, now) = f.service.versioned_actor_state(&inside, id).await.unwrap();
+    assert_eq!(state, json("9"));
+    set("10", &now).await.unwrap();
+    f.service.finish(&claim.key, succeeded()).await.unwrap();
+    let (state, last) = f.service.versioned_actor_state(&f.owner, id).await.unwrap();
+    assert_eq!(state, json("10"));
+    assert_ne!(last, outside);
+}
