@@ -37,8 +37,8 @@ mod alias;
 mod nonce;
 
 mod environment;
-mod secret;
 mod search;
+mod secret;
 
 mod metrics;
 mod trace;
@@ -75,8 +75,8 @@ pub use permission::{Caller, Level, Permission, Role, Shareable, Tenant};
 pub use queue::{Delivery, QueueState};
 pub use results::ResultEntry;
 pub use revision::{PinnedImage, RevisionImage};
-pub use secret::{OpenError, SecretKeys, SecretKeysError};
 pub use search::{Collection, FoundLog, Hits, Search, Typing, Within};
+pub use secret::{OpenError, SecretKeys, SecretKeysError};
 pub use service::{
     ActorReport, Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, ExecutionsReport,
     Health, Hosts, Interruption, Load, Preparation, Readiness, Renewal, Service, StateVersion,

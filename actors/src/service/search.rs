@@ -139,6 +139,7 @@ impl Service {
         };
         let (actor, execution) = match within {
             Within::Readable => {
+                caller.must_be_a_user()?;
                 scope.reader = Some(caller.user.clone());
                 return Ok(scope);
             }

@@ -150,6 +150,7 @@ impl Used {
 }
 
 fn admin(caller: &Caller) -> Result<(), Error> {
+    caller.must_be_a_user()?;
     match caller.is_admin() {
         true => Ok(()),
         false => Err(Error::AdminsOnly { what: "see the actors of everybody" }),

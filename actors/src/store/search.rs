@@ -10,12 +10,9 @@ use crate::clock::Time;
 use crate::error::Error;
 use crate::execution::Execution;
 use crate::id::{ActorId, ExecutionId};
-use crate::permission::Tenant;
+use crate::permission::{EVERYBODY, Tenant};
 use crate::search::{Collection, Condition, LOG, Scalar, Search};
 use crate::worker::Worker;
-
-/// The user whose permissions everybody has.
-const EVERYBODY: &str = "ABACO_WORLD";
 
 /// Which records are searched.
 #[derive(Clone, Debug)]

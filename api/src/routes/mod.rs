@@ -1,9 +1,9 @@
 //! Every route on one screen.
 
 mod actors;
+mod admin;
 mod aliases;
 mod configs;
-mod admin;
 mod events;
 mod executions;
 mod health;
