@@ -74,7 +74,7 @@ async fn what_is_gone_still_counts(engine: Engine) {
     }
     f.service.delete_actor(&f.owner, gone.id.as_str()).await.unwrap();
     f.service.delete_actor(&f.owner, idle.id.as_str()).await.unwrap();
-    let utilization = f.service.utilization().await.unwrap();
+    let utilization = f.service.utilization(&f.owner).await.unwrap();
     assert_eq!((utilization.current_actors, utilization.total_actors), (1, 3));
     let report = f.service.all_executions(&f.admin).await.unwrap();
     assert_eq!(report.actors.len(), 1);
@@ -111,5 +111,5 @@ async fn an_admin_sees_its_own_tenant(engine: Engine) {
         assert!(matches!(refused, Err(Error::AdminsOnly { .. })), "{refused:?}");
     }
     // How much there is in all tenants, anybody may know.
-    assert_eq!(f.service.utilization().await.unwrap().waiting, 1);
+    assert_eq!(f.service.utilization(&f.owner).await.unwrap().waiting, 1);
 }

@@ -211,8 +211,13 @@ async fn tenants_do_not_see_each_other() {
         let list = ok(running.stranger(Method::GET, list).bearer_auth(&other)).await;
         assert_eq!(list["result"], json!([]));
     }
+    for collection in ["actors", "executions", "workers", "logs"] {
+        let search = format!("/actors/search/{collection}");
+        let found = ok(running.stranger(Method::GET, &search).bearer_auth(&other)).await;
+        assert_eq!(found["result"]["search"], json!([]), "{collection}");
+    }
     for (method, path, _) in stranger_cases() {
-        let names_a_thing = path.contains('{')
+        let names_a_thing = (path.contains('{') && !path.contains("{collection}"))
             || (method == Method::POST && ["/actors/aliases", "/actors/configs"].contains(&path));
         if !names_a_thing {
             continue;

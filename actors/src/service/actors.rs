@@ -9,7 +9,6 @@ use crate::cron::Cron;
 use crate::error::Error;
 use crate::id::ActorId;
 use crate::json::Json;
-use crate::message::check_variable;
 use crate::permission::{Caller, Level, Tenant};
 use crate::store;
 use crate::store::permissions::{Kind, Object};
@@ -307,7 +306,9 @@ impl Rewrite {
         actor: &Actor,
     ) -> Result<(NewActor, TokenSetting), Error> {
         match self {
-            Self::All(settings) => Ok((NewActor::clone(settings), service.token(&caller.tenant, settings.token))),
+            Self::All(settings) => {
+                Ok((NewActor::clone(settings), service.token(&caller.tenant, settings.token)))
+            }
             Self::Some(change) => {
                 let before = NewActor::of(actor);
                 let mut settings = before.clone();

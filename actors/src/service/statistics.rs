@@ -69,12 +69,13 @@ pub struct ExecutionsReport {
 }
 
 impl Service {
-    /// How much there is.
+    /// How much there is, in all tenants.
     ///
     /// # Errors
     ///
-    /// Only those of every function.
-    pub async fn utilization(&self) -> Result<Utilization, Error> {
+    /// [`Error::NotByNonce`].
+    pub async fn utilization(&self, caller: &Caller) -> Result<Utilization, Error> {
+        caller.must_be_a_user()?;
         let mut c = self.0.store.read().await?;
         let counts = store::statistics::counts(&mut c, "default").await?;
         Ok(Utilization {

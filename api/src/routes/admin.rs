@@ -13,10 +13,10 @@ use crate::routes::workers::attributes as worker;
 /// Numbers without names, so of all tenants; their own names are the same in every
 /// dialect.
 pub(super) async fn utilization(
-    Signed(_): Signed,
+    Signed(caller): Signed,
     State(app): State<App>,
 ) -> Result<Reply, ApiError> {
-    let utilization = app.service().utilization().await?;
+    let utilization = app.service().utilization(&caller).await?;
     let object = Object::default()
         .with("currentActors", utilization.current_actors)
         .with("totalActors", utilization.total_actors)
