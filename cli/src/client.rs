@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
+use reqwest::header::{ETAG, HeaderMap, IF_MATCH};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -16,6 +17,8 @@ const DEFAULT_SERVER: &str = "http://127.0.0.1:8000";
 const AWAY: Duration = Duration::from_secs(60);
 /// How long it is left alone then.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The query parameter that a nonce comes in.
+pub(crate) const NONCE: &str = "x-nonce";
 
 /// The service said no.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +37,18 @@ pub(crate) enum Body {
     JsonText(String),
     /// Bytes as they are.
     Binary(Vec<u8>),
+}
+
+/// What the service said.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) result: Value,
+    /// Its sentence.
+    pub(crate) message: String,
+    /// The service's release.
+    pub(crate) release: String,
+    /// Which version of the thing that is, where the service counts them.
+    pub(crate) version: Option<String>,
 }
 
 /// A connection to one service as one user.
@@ -82,6 +97,12 @@ impl Client {
         Ok(Self { http, server, token })
     }
 
+    /// The same service for whoever has no token but a nonce.
+    #[must_use]
+    pub(crate) fn without_token(&self) -> Self {
+        Self { http: self.http.clone(), server: self.server.clone(), token: None }
+    }
+
     /// One request below `/v3/actors`; the `result` of its envelope.
     ///
     /// # Errors
@@ -95,6 +116,61 @@ impl Client {
         query: &[(String, String)],
         body: Body,
     ) -> anyhow::Result<Value> {
+        Ok(self.ask(method, segments, query, body, None).await?.result)
+    }
+
+    /// As [`Client::request`], for whoever needs more of the answer than its result, or
+    /// changes a thing only where it is still at `version`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::request`].
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &[(String, String)],
+        body: Body,
+        version: Option<&str>,
+    ) -> anyhow::Result<Answer> {
+        let (headers, bytes) = self.exchange(method, segments, query, body, version).await?;
+        let Ok(Value::Object(mut envelope)) = serde_json::from_slice(&bytes) else {
+            bail!("{} does not answer like an Abax service", self.server);
+        };
+        let mut take = |name: &str| envelope.remove(name).unwrap_or(Value::Null);
+        let text = |value: Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(Answer {
+            result: take("result"),
+            message: text(take("message")),
+            release: text(take("version")),
+            version: headers.get(ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned),
+        })
+    }
+
+    /// As [`Client::request`], where the answer is bytes without an envelope.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::request`].
+    pub(crate) async fn bytes(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &[(String, String)],
+        body: Body,
+    ) -> anyhow::Result<Vec<u8>> {
+        Ok(self.exchange(method, segments, query, body, None).await?.1)
+    }
+
+    /// One request, and what a success answers.
+    async fn exchange(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &[(String, String)],
+        body: Body,
+        version: Option<&str>,
+    ) -> anyhow::Result<(HeaderMap, Vec<u8>)> {
         let mut url = reqwest::Url::parse(&self.server).expect("parsed when the client was made");
         url.path_segments_mut()
             .expect("an http URL has a path")
@@ -108,6 +184,9 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose_secret());
         }
+        if let Some(version) = version {
+            request = request.header(IF_MATCH, version);
+        }
         request = match body {
             Body::None => request,
             Body::Json(value) => request.json(&value),
@@ -117,26 +196,22 @@ impl Client {
             }
         };
         let response = request.send().await.map_err(|e| self.unreachable(e))?;
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await.map_err(|e| self.unreachable(e))?;
+        if status.is_success() {
+            return Ok((headers, bytes.into()));
+        }
         let envelope: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        let message = envelope.get("message").and_then(Value::as_str);
-        if !status.is_success() {
-            let mut message = match message {
-                Some(message) => message.to_owned(),
-                None => format!("{} answered {status}", self.server),
-            };
-            if self.token.is_none() {
-                message.push_str(
-                    "; no access token was given: run `export TOKEN=$(abax token)` on the service's machine",
-                );
-            }
-            return Err(Refused { status, message }.into());
+        let mut message = match envelope.get("message").and_then(Value::as_str) {
+            Some(message) => message.to_owned(),
+            None => format!("{} answered {status}", self.server),
+        };
+        if self.token.is_none() && !query.iter().any(|(name, _)| name == NONCE) {
+            message.push_str(
+                "; no access token was given: run `export TOKEN=$(abax token)` on the service's machine",
+            );
         }
-        match envelope {
-            Value::Object(mut object) => Ok(object.remove("result").unwrap_or(Value::Null)),
-            _ => bail!("{} does not answer like an Abax service", self.server),
-        }
+        Err(Refused { status, message }.into())
     }
 
     fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {

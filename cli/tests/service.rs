@@ -15,13 +15,44 @@ fn every_verb_has_help_with_an_example() {
         "run", "ps", "rm", "pull", "images", "build", "import", "tag", "rmi", "serve", "token",
         "actor", "config", "api", "worker", "migrate", "admin", "version",
     ];
-    let of_actors = ["create", "list", "show", "update", "rm", "send", "executions", "logs"];
+    let of_actors = [
+        "create",
+        "list",
+        "show",
+        "update",
+        "rm",
+        "send",
+        "executions",
+        "halt",
+        "logs",
+        "results",
+        "messages",
+        "state",
+        "permissions",
+        "nonces",
+        "aliases",
+        "configs",
+        "workers",
+        "cron",
+        "events",
+        "search",
+        "utilization",
+        "init",
+        "deploy",
+        "version",
+    ];
+    let below = [
+        ("nonces", &["list", "create", "rm"][..]),
+        ("aliases", &["list", "create", "update", "rm", "permissions"][..]),
+        ("configs", &["list", "create", "update", "rm", "permissions"][..]),
+    ];
     let all = verbs
         .iter()
         .map(|verb| vec![*verb])
         .chain([vec!["config", "check"]])
         .chain(["hosts", "cordon", "uncordon", "doctor"].map(|verb| vec!["admin", verb]))
-        .chain(of_actors.iter().map(|verb| vec!["actor", verb]));
+        .chain(of_actors.iter().map(|verb| vec!["actor", verb]))
+        .chain(below.iter().flat_map(|(of, verbs)| verbs.iter().map(|v| vec!["actor", of, v])));
     for mut arguments in all {
         arguments.push("--help");
         let help = machine.ok(&arguments);

@@ -14,9 +14,6 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorCreate) -> 
         fields.insert("name".into(), json!(name));
     }
     fields.insert("stateless".into(), json!(!args.stateful));
-    if args.with_token {
-        fields.insert("token".into(), json!(true));
-    }
     let actor = client.request(Method::POST, &[], &[], Body::Json(Value::Object(fields))).await?;
     match format {
         Format::Json => output::json(&actor)?,

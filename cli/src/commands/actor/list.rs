@@ -5,6 +5,9 @@ use crate::client::{Client, text};
 use crate::output::{self, Table};
 
 pub(crate) async fn run(client: &Client, format: Format, args: &ActorList) -> anyhow::Result<()> {
+    if let Some(actor) = &args.actor {
+        return super::print_actor(format, &client.actor(actor).await?);
+    }
     let actors = client.get(&[]).await?;
     if format == Format::Json {
         output::json(&actors)?;

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -19,9 +19,7 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorLogs) -> an
     let id = text(&client.actor(&args.actor).await?, "id");
     let execution = match &args.execution {
         Some(execution) => execution.clone(),
-        None => newest(client, &id).await?.with_context(|| {
-            format!("{} has no executions yet; see `abax actor send`", args.actor)
-        })?,
+        None => super::newest(client, &id, &args.actor).await?,
     };
     if args.follow && format == Format::Table {
         return tell_failure(&follow(client, &id, &execution).await?);
@@ -53,13 +51,6 @@ fn tell_failure(execution: &Value) -> anyhow::Result<()> {
         line.push_str(&reason);
     }
     output::note(&format!("{}\n", output::printable(&line)))
-}
-
-/// The id of the execution that was accepted last.
-async fn newest(client: &Client, actor: &str) -> anyhow::Result<Option<String>> {
-    let summary = client.get(&[actor, "executions"]).await?;
-    let executions = summary.get("executions").and_then(Value::as_array);
-    Ok(executions.and_then(|all| all.last()).map(|last| text(last, "id")))
 }
 
 /// Prints the log as it grows, until the execution has ended; the execution as

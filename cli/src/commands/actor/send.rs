@@ -1,37 +1,43 @@
 //! `abax actor send`
 
-use std::io::{IsTerminal as _, Read as _};
-use std::path::Path;
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use reqwest::Method;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::args::{ActorSend, Format};
-use crate::client::{Body, Client, text};
+use crate::client::{Body, Client, NONCE, text};
 use crate::exit::{Silent, Usage};
 use crate::output;
 
 pub(crate) async fn run(client: &Client, format: Format, args: &ActorSend) -> anyhow::Result<()> {
-    let body = match (&args.message, &args.json, &args.file) {
-        (_, Some(json), _) => {
-            serde_json::from_str::<IgnoredAny>(json)
-                .map_err(|error| Usage(format!("the message is not JSON: {error}")))?;
-            Body::JsonText(json.clone())
-        }
-        (_, _, Some(path)) => Body::Binary(read(path)?),
-        (Some(message), ..) => Body::Json(json!({ "message": message })),
-        (None, None, None) => return Err(Usage("there is no message".to_owned()).into()),
-    };
-    let query: Vec<(String, String)> = super::environment(&args.env)?
+    let body = body(args)?;
+    let mut query: Vec<(String, String)> = super::environment(&args.env)?
         .into_iter()
         .map(|(name, value)| (name, value.as_str().unwrap_or_default().to_owned()))
         .collect();
-    let actor = text(&client.actor(&args.actor).await?, "id");
-    let sent = client.request(Method::POST, &[&actor, "messages"], &query, body).await?;
+    if let Some(given) = &args.query {
+        query.extend(reqwest::Url::parse(&format!("q:?{given}"))?.query_pairs().into_owned());
+    }
+    let own;
+    let (client, actor) = match &args.nonce {
+        // It opens this one actor, under the name that it was made for.
+        Some(nonce) => {
+            query.push((NONCE.to_owned(), nonce.clone()));
+            own = client.without_token();
+            (&own, args.actor.clone())
+        }
+        None => (client, text(&client.actor(&args.actor).await?, "id")),
+    };
+    let path = [actor.as_str(), "messages"];
+    if args.synchronous {
+        query.push(("_abaco_synchronous".to_owned(), "true".to_owned()));
+        return Ok(output::raw(&client.bytes(Method::POST, &path, &query, body).await?)?);
+    }
+    let sent = client.request(Method::POST, &path, &query, body).await?;
     let execution = text(&sent, "execution_id");
     if !args.wait {
         match format {
@@ -104,11 +110,25 @@ async fn wait(
     Ok(ended)
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    if path.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).context("could not read standard input")?;
-        return Ok(bytes);
+/// The message, of whatever kind.
+fn body(args: &ActorSend) -> anyhow::Result<Body> {
+    const WHAT: &str = "the message";
+    if let Some(json) = &args.json {
+        return Ok(Body::JsonText(super::checked_json(WHAT, json.clone())?));
     }
-    std::fs::read(path).with_context(|| format!("could not read {}", path.display()))
+    if let Some(path) = &args.json_file {
+        return Ok(Body::JsonText(super::checked_json(WHAT, super::read_text(path)?)?));
+    }
+    if let Some(path) = &args.file {
+        return Ok(Body::Binary(super::read(path)?));
+    }
+    if let Some(message) = &args.any
+        && super::checked_json(WHAT, message.clone()).is_ok()
+    {
+        return Ok(Body::JsonText(message.clone()));
+    }
+    match args.message.as_ref().or(args.any.as_ref()) {
+        Some(message) => Ok(Body::Json(json!({ "message": message }))),
+        None => Err(Usage("there is no message".to_owned()).into()),
+    }
 }

@@ -11,7 +11,7 @@ use crate::client::{Body, Client, text};
 use crate::output;
 
 /// What an update would reset to its default if it were left out.
-const KEPT: [&str; 18] = [
+const KEPT: [&str; 19] = [
     "image",
     "description",
     "stateless",
@@ -29,23 +29,20 @@ const KEPT: [&str; 18] = [
     "queue",
     "log_ex",
     "max_run_time",
+    "run_as_executor",
     "cron_on",
 ];
 
 pub(crate) async fn run(client: &Client, format: Format, args: &ActorUpdate) -> anyhow::Result<()> {
     let changes = super::fields(&args.settings)?;
     let actor = client.actor(&args.actor).await?;
-    let mut fields: Map<String, Value> = KEPT
-        .iter()
-        .filter_map(|field| match actor.get(*field) {
-            None | Some(Value::Null | Value::Bool(false)) if *field != "stateless" => None,
-            None => None,
-            Some(value) => Some(((*field).to_owned(), value.clone())),
-        })
-        .collect();
+    let mut fields = present(&actor);
     fields.extend(changes);
-    if let Some(image) = &args.image {
+    if let Some(image) = args.image.as_ref().or(args.new_image.as_ref()) {
         fields.insert("image".into(), json!(image));
+    }
+    if args.stateful {
+        fields.insert("stateless".into(), json!(false));
     }
     if args.force {
         fields.insert("force".into(), json!(true));
@@ -57,4 +54,15 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorUpdate) -> 
         Format::Table => output::line(text(&actor, "id"))?,
     }
     Ok(())
+}
+
+/// What an actor has now, as fields of an update that changes nothing.
+pub(super) fn present(actor: &Value) -> Map<String, Value> {
+    KEPT.iter()
+        .filter_map(|field| match actor.get(*field) {
+            None | Some(Value::Null | Value::Bool(false)) if *field != "stateless" => None,
+            None => None,
+            Some(value) => Some(((*field).to_owned(), value.clone())),
+        })
+        .collect()
 }
