@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::mount::HostAccess;
 use crate::permission::Tenant;
 
 /// What holds in one tenant; what is not given is as everywhere.
@@ -20,6 +21,8 @@ pub struct TenantSettings {
     pub log_expiry: Option<Duration>,
     /// The longest time for which its actors may have their logs kept.
     pub log_expiry_ceiling: Option<Duration>,
+    /// What its executions have of their hosts.
+    pub host_access: Option<HostAccess>,
 }
 
 /// The settings of all tenants that have some. A clone is another handle of them.

@@ -8,7 +8,8 @@ mod fixture;
 use std::time::Duration;
 
 use abax_actors::{
-    Caller, Finish, NewActor, NewMessage, Outcome, Role, Tenant, TenantSettings, TokenSetting,
+    ActorUpdate, Caller, Finish, HostAccess, MountRule, NewActor, NewMessage, Outcome, Role,
+    Tenant, TenantSettings, TokenSetting,
 };
 use fixture::{Engine, Fixture};
 
@@ -22,8 +23,14 @@ async fn a_tenant_has_its_own_settings_and_else_those_of_all(engine: Engine) {
             default_token: Some(true),
             log_expiry: Some(Duration::from_secs(60)),
             log_expiry_ceiling: Some(Duration::from_secs(120)),
+            host_access: Some(HostAccess {
+                user: Some((1001, 1002)),
+                mounts: vec![MountRule::parse("/lab:/data:ro").unwrap()],
+                ..HostAccess::default()
+            }),
             ..TenantSettings::default()
         };
+        config.host_access.mounts = vec![MountRule::parse("/all:/data:rw").unwrap()];
         config.tenants = [(Tenant::new("LAB"), own)].into_iter().collect();
     })
     .await;
@@ -56,5 +63,14 @@ async fn a_tenant_has_its_own_settings_and_else_those_of_all(engine: Engine) {
         assert_eq!(logs().await, "output", "{tenant} {log_ex:?}");
         f.clock.advance(Duration::from_secs(2));
         assert_eq!(logs().await, "", "{tenant} {log_ex:?}");
+
+        let updated = f.service.update_actor(&caller, id, ActorUpdate::new("busybox")).await;
+        for actor in [&actor, &updated.unwrap()] {
+            let (user, mount) = match tenant {
+                "LAB" => (Some((1001, 1002)), "/lab"),
+                _ => (None, "/all"),
+            };
+            assert_eq!((actor.user, actor.mounts[0].host_path.as_str()), (user, mount), "{tenant}");
+        }
     }
 }

@@ -129,11 +129,7 @@ fn cases() -> Vec<Case> {
         needs,
         answer,
     };
-    let routes = route_table();
-    let is_there = |case: &Case| {
-        routes.iter().any(|route| route.method == case.method && route.path == case.path)
-    };
-    CASES.iter().map(case).filter(is_there).collect()
+    CASES.iter().map(case).collect()
 }
 
 /// Routes that anybody may ask: they tell nothing of anybody.
@@ -529,13 +525,6 @@ async fn a_tenants_lists_have_nothing_of_another() {
         "/actors/search/workers",
         "/actors/search/logs",
     ] {
-        let is_there = route_table().iter().any(|route| {
-            route.path == path
-                || (path.contains("/search/") && route.path == "/actors/search/{collection}")
-        });
-        if !is_there {
-            continue;
-        }
         let request = running.stranger(Method::GET, path).bearer_auth(&foreign);
         let (_, body) = envelope(request.send().await.unwrap(), StatusCode::OK).await;
         let text = body["result"].to_string();

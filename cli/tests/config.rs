@@ -215,6 +215,16 @@ fn issuers_and_tenants_that_cannot_work_are_said() {
         ),
         (
             "ABAX_SERVICE_TENANTS",
+            "{ LAB = { uid = 1001 } }",
+            ["service.tenants.LAB.uid", "need each other"],
+        ),
+        (
+            "ABAX_SERVICE_TENANTS",
+            "{ LAB = { mounts = [\"/a\"] } }",
+            ["service.tenants.LAB.mounts", "no mount"],
+        ),
+        (
+            "ABAX_SERVICE_TENANTS",
             "{ LAB = { public_url = \"https://h/path\" } }",
             ["service.tenants.LAB.public_url", "https://host"],
         ),

@@ -9,6 +9,7 @@ use crate::cron::Cron;
 use crate::error::Error;
 use crate::id::ActorId;
 use crate::json::Json;
+use crate::mount::HostAccess;
 use crate::permission::{Caller, Level, Tenant};
 use crate::store;
 use crate::store::permissions::{Kind, Object};
@@ -69,7 +70,7 @@ impl Service {
             wanted_workers: 0,
         };
         apply(&mut actor, new, token);
-        actor.place(&self.0.config.host_access);
+        actor.place(&self.host_access(&caller.tenant));
         let registered = actor.clone();
         let caller = caller.clone();
         self.0
@@ -156,7 +157,7 @@ impl Service {
         rewrite: Rewrite,
     ) -> Result<Actor, Error> {
         let now = self.0.clock.now();
-        let access = self.0.config.host_access.clone();
+        let access = self.host_access(&caller.tenant);
         let service = self.clone();
         let (caller, actor) = (caller.clone(), actor.to_owned());
         let updated = self
@@ -280,6 +281,12 @@ impl Service {
     ) -> Result<Actor, Error> {
         let mut c = self.0.store.read().await?;
         authorized(&mut c, caller, actor, needed).await
+    }
+
+    /// What executions of a tenant have of their hosts.
+    fn host_access(&self, tenant: &Tenant) -> HostAccess {
+        let config = &self.0.config;
+        config.tenants.of(tenant, |own| own.host_access.clone(), config.host_access.clone())
     }
 
     fn token(&self, tenant: &Tenant, wanted: Option<bool>) -> TokenSetting {

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use abax_actors::TenantsSettings;
 use anyhow::Context as _;
 
 use super::secret::{Warning, read_secret, read_secret_keys, readable_by_all};
@@ -157,7 +158,11 @@ impl Settings {
     }
 
     fn check_trust(&self, found: &mut Findings) {
-        for (name, tenant) in self.tenants().iter() {
+        let tenants = self.tenants().unwrap_or_else(|error| {
+            found.problems.push(format!("{error:#}"));
+            TenantsSettings::default()
+        });
+        for (name, tenant) in tenants.iter() {
             let server = tenant.api_server.clone();
             let config = abax_api::Config { api_server: server, ..Default::default() };
             if let Err(error) = config.check() {

@@ -6,6 +6,16 @@ use anyhow::{Context as _, bail};
 
 use super::Settings;
 
+/// What the settings of one section say of it.
+#[derive(Debug, Default)]
+pub(super) struct Wanted<'a> {
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) home: Option<&'a str>,
+    pub(super) mounts: Option<&'a [String]>,
+    pub(super) privileged_mounts: Option<&'a [String]>,
+}
+
 impl Settings {
     /// What the operator lets executions have of their hosts.
     ///
@@ -14,22 +24,58 @@ impl Settings {
     /// A mount that is none, or a user that no execution may be.
     pub(crate) fn host_access(&self) -> anyhow::Result<HostAccess> {
         let service = &self.service;
-        let rules = |key: &'static str, texts: &[String]| -> anyhow::Result<Vec<MountRule>> {
-            texts.iter().map(|text| MountRule::parse(text).context(key)).collect()
+        let wanted = Wanted {
+            uid: service.uid,
+            gid: service.gid,
+            home: service.home.as_deref(),
+            mounts: Some(&service.mounts),
+            privileged_mounts: Some(&service.privileged_mounts),
         };
-        let user = match (service.uid, service.gid) {
-            (None, None) => None,
+        wanted.or(HostAccess::default(), "service")
+    }
+}
+
+impl Wanted<'_> {
+    /// True where nothing is said.
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self { uid: None, gid: None, home: None, mounts: None, privileged_mounts: None }
+        )
+    }
+
+    /// This, and `other` where it says nothing; `section` is where it stands.
+    ///
+    /// # Errors
+    ///
+    /// A mount that is none, or a user that no execution may be.
+    pub(super) fn or(self, other: HostAccess, section: &str) -> anyhow::Result<HostAccess> {
+        let user = match (self.uid, self.gid) {
+            (None, None) => other.user,
             (Some(uid), Some(gid)) => {
-                HostUser::new(uid, gid).context("service.uid and service.gid")?;
+                HostUser::new(uid, gid)
+                    .with_context(|| format!("{section}.uid and {section}.gid"))?;
                 Some((uid, gid))
             }
-            _ => bail!("service.uid and service.gid need each other"),
+            _ => bail!("{section}.uid and {section}.gid need each other"),
+        };
+        let rules = |name: &str, texts: Option<&[String]>, other: Vec<MountRule>| {
+            let Some(texts) = texts else { return Ok(other) };
+            let parsed: anyhow::Result<Vec<MountRule>> = texts
+                .iter()
+                .map(|text| MountRule::parse(text).with_context(|| format!("{section}.{name}")))
+                .collect();
+            parsed
         };
         Ok(HostAccess {
             user,
-            home: service.home.clone(),
-            mounts: rules("service.mounts", &service.mounts)?,
-            privileged_mounts: rules("service.privileged_mounts", &service.privileged_mounts)?,
+            home: self.home.map(str::to_owned).or(other.home),
+            mounts: rules("mounts", self.mounts, other.mounts)?,
+            privileged_mounts: rules(
+                "privileged_mounts",
+                self.privileged_mounts,
+                other.privileged_mounts,
+            )?,
         })
     }
 }

@@ -317,6 +317,8 @@ fn check_certificates(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use abax_actors::HostAccess;
+
     use super::*;
 
     #[test]
@@ -362,7 +364,8 @@ mod tests {
              signing_key_file = \"/k\"\ndrain_seconds = 1\nwebhook_networks = [\"10.0.0.0/8\"]\ndialect = \"v3\"\nwaits_per_user = 7\n\
              [service.tenants.LAB]\ndefault_token = true\nissues_tokens = false\n\
              public_url = \"https://lab.example/\"\nlog_expiry_seconds = 1\n\
-             log_expiry_ceiling_seconds = 2\n\
+             log_expiry_ceiling_seconds = 2\nuid = 1001\ngid = 1002\nhome = \"/h\"\n\
+             mounts = [\"/c:/c:ro\"]\nprivileged_mounts = []\n\
              [api.issuers.idp]\ntenants = [\"LAB\", \"*\"]\nservice_tenants = [\"LAB\"]\n\
              issuer = \"https://idp.example\"\naudience = \"abax\"\n\
              jwks_url = \"https://idp.example/keys\"\njwks_fresh_seconds = 60\n\
@@ -380,9 +383,12 @@ mod tests {
         let settings = Settings::of(&sources).unwrap();
         assert_eq!(settings.service.cpus, Some(2.0));
         let lab = abax_actors::Tenant::new("LAB");
-        let tenants = settings.tenants();
+        let tenants = settings.tenants().unwrap();
         assert_eq!(tenants.api_server(&lab, ""), "https://lab.example");
         assert!(!tenants.issues_tokens(&lab));
+        let access = tenants.of(&lab, |own| own.host_access.clone(), HostAccess::default());
+        assert_eq!((access.user, access.mounts.len()), (Some((1001, 1002)), 1));
+        assert!(access.privileged_mounts.is_empty());
         let mut trusted = abax_api::Config::default();
         let mut alone = settings;
         alone.ca_bundle = None;

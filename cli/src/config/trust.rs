@@ -10,6 +10,7 @@ use abax_api::{Issuer, KeySource, PublicKey, Strength, Tenants};
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
+use super::host_access::Wanted;
 use super::{Settings, check_certificates};
 
 /// `[service.tenants.NAME]`
@@ -21,6 +22,11 @@ pub(crate) struct OfTenant {
     issues_tokens: Option<bool>,
     log_expiry_seconds: Option<u64>,
     log_expiry_ceiling_seconds: Option<u64>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    home: Option<String>,
+    mounts: Option<Vec<String>>,
+    privileged_mounts: Option<Vec<String>>,
 }
 
 /// `[api.issuers.NAME]`
@@ -90,17 +96,38 @@ fn tenants(names: &[String]) -> Tenants {
 
 impl Settings {
     /// What single tenants have otherwise than the rest.
-    pub(crate) fn tenants(&self) -> TenantsSettings {
+    ///
+    /// # Errors
+    ///
+    /// As [`Settings::host_access`].
+    pub(crate) fn tenants(&self) -> anyhow::Result<TenantsSettings> {
         let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
-        let own = |own: &OfTenant| TenantSettings {
-            api_server: own.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
-            default_token: own.default_token,
-            issues_tokens: own.issues_tokens,
-            log_expiry: seconds(own.log_expiry_seconds),
-            log_expiry_ceiling: seconds(own.log_expiry_ceiling_seconds),
+        let own = |name: &str, own: &OfTenant| -> anyhow::Result<TenantSettings> {
+            let wanted = Wanted {
+                uid: own.uid,
+                gid: own.gid,
+                home: own.home.as_deref(),
+                mounts: own.mounts.as_deref(),
+                privileged_mounts: own.privileged_mounts.as_deref(),
+            };
+            let host_access = match wanted.is_nothing() {
+                true => None,
+                false => {
+                    let section = format!("service.tenants.{name}");
+                    Some(wanted.or(self.host_access()?, &section)?)
+                }
+            };
+            Ok(TenantSettings {
+                api_server: own.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
+                default_token: own.default_token,
+                issues_tokens: own.issues_tokens,
+                log_expiry: seconds(own.log_expiry_seconds),
+                log_expiry_ceiling: seconds(own.log_expiry_ceiling_seconds),
+                host_access,
+            })
         };
         let all: &BTreeMap<String, OfTenant> = &self.service.tenants;
-        all.iter().map(|(name, settings)| (Tenant::new(name), own(settings))).collect()
+        all.iter().map(|(name, settings)| Ok((Tenant::new(name), own(name, settings)?))).collect()
     }
 
     /// Puts into `config` whose tokens are taken beside the service's own.

@@ -34,7 +34,7 @@ pub(super) fn actors(
     let service = &settings.service;
     let mut config = abax_actors::Config::new(settings.database()?, settings.queue()?);
     config.api_server = api_server;
-    config.tenants = settings.tenants();
+    config.tenants = settings.tenants()?;
     config.queues.clone_from(&service.queues);
     config.max_attempts = service.max_attempts;
     config.max_log_bytes = service.log_limit_bytes;
@@ -139,7 +139,7 @@ pub(super) fn worker(
     let DefaultLimits { memory_bytes, nano_cpus } = default_limits(settings)?;
     config.limits = Limits { memory_bytes, nano_cpus, pids: service.pids, ..Limits::default() };
     let lifetime = token_lifetime(config.time_limit);
-    let tenants = settings.tenants();
+    let tenants = settings.tenants()?;
     config.access_tokens = Some(AccessTokens::new(move |claim: &Claim, now: Time| {
         if !tenants.issues_tokens(&claim.actor.tenant) {
             return None;
