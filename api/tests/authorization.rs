@@ -24,6 +24,8 @@ const UNAUTHENTICATED: [StatusCode; 3] =
 /// that is not listed here fails the walk below.
 fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
     let refused = [StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST];
+    // They exist for everybody, and are for admins.
+    let forbidden = [StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST];
     let own = [StatusCode::OK; 3];
     vec![
         (Method::GET, "/actors", own),
@@ -31,9 +33,9 @@ fn stranger_cases() -> Vec<(Method, &'static str, [StatusCode; 3])> {
         // They show what is shared with the caller, and numbers without names.
         (Method::GET, "/actors/search/{collection}", own),
         (Method::GET, "/actors/utilization", own),
-        (Method::GET, "/actors/admin", refused),
-        (Method::GET, "/actors/admin/workers", refused),
-        (Method::GET, "/actors/admin/executions", refused),
+        (Method::GET, "/actors/admin", forbidden),
+        (Method::GET, "/actors/admin/workers", forbidden),
+        (Method::GET, "/actors/admin/executions", forbidden),
         (Method::GET, "/actors/{actor}", refused),
         (Method::PUT, "/actors/{actor}", refused),
         (Method::DELETE, "/actors/{actor}", refused),
