@@ -128,13 +128,24 @@ impl Runtime {
     }
 
     /// Clears what crashed processes left: containers whose supervisor is gone, with their
-    /// processes, cgroups, addresses and directories. What is supervised, here or by other processes, is not
-    /// touched, and a kept container keeps its record.
+    /// processes, cgroups, addresses and directories, which are in the trash then. What is
+    /// supervised, here or by other processes, is not touched, and a kept container keeps its
+    /// record.
     ///
     /// # Errors
     ///
     /// When something cannot be removed; the rest is swept by the next call.
     pub fn sweep(&self) -> Result<(), container::SweepError> {
         container::sweep(self.root())
+    }
+
+    /// Deletes what was removed and is still on the disk, which can take long: nobody needs to
+    /// wait for it. What cannot be deleted is only warned of.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be read.
+    pub fn empty_trash(&self) -> Result<(), image::StoreError> {
+        self.images().empty_trash()
     }
 }

@@ -4,30 +4,32 @@
 //! process has descriptors. So nothing here recurses or keeps a directory open, and what lies too
 //! deep to be named is renamed to the top first.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Directory trees that are deleted a little at a time.
+/// Directory trees that are deleted a little at a time, in the order in which they came.
 #[derive(Debug, Default)]
 pub(crate) struct Trash {
-    /// Each directory after the one that it is in.
-    directories: Vec<PathBuf>,
+    trees: VecDeque<Tree>,
 }
 
 impl Trash {
     /// Entries deleted in one step.
     const BATCH: usize = 64;
-    /// A directory with a longer path is renamed to the top of its tree: names of up to 255 bytes
-    /// still fit into `PATH_MAX` behind it.
-    const LONGEST_PATH_BYTES: usize = 2048;
 
     pub(crate) fn push(&mut self, path: PathBuf) {
-        self.directories.push(path);
+        self.trees.push_back(Tree { top: path.clone(), directories: vec![path] });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.directories.is_empty()
+        self.trees.is_empty()
+    }
+
+    /// How many trees there are still.
+    pub(crate) fn len(&self) -> usize {
+        self.trees.len()
     }
 
     /// Deletes some entries. What is gone already is fine.
@@ -36,35 +38,61 @@ impl Trash {
     ///
     /// Something cannot be deleted; it is given up, and with it every directory that it is in.
     pub(crate) fn step(&mut self) -> io::Result<()> {
-        let Some(directory) = self.directories.pop() else { return Ok(()) };
-        let done = self.step_in(&directory);
-        if done.is_err() {
-            // Or the directories above would find it again, for ever.
-            self.directories.retain(|above| !directory.starts_with(above));
+        let Some(tree) = self.trees.front_mut() else { return Ok(()) };
+        let done = tree.delete(Self::BATCH);
+        if tree.directories.is_empty() {
+            self.trees.pop_front();
         }
         done
     }
+}
 
-    fn step_in(&mut self, directory: &Path) -> io::Result<()> {
+#[derive(Debug)]
+struct Tree {
+    top: PathBuf,
+    /// What is left of it, each directory after the one that it is in.
+    directories: Vec<PathBuf>,
+}
+
+impl Tree {
+    /// A directory with a longer path is renamed to the top of the tree: names of up to 255 bytes
+    /// still fit into `PATH_MAX` behind it.
+    const LONGEST_PATH_BYTES: usize = 2048;
+
+    /// Deletes about so many entries.
+    fn delete(&mut self, entries: usize) -> io::Result<()> {
+        let mut left = entries;
+        while left > 0
+            && let Some(directory) = self.directories.pop()
+        {
+            if let Err(error) = self.delete_in(&directory, &mut left) {
+                // Or the directories above would find it again, for ever.
+                self.directories.retain(|above| !directory.starts_with(above));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn delete_in(&mut self, directory: &Path, left: &mut usize) -> io::Result<()> {
         let entries = match fs::read_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         };
-        let above = self.directories.iter().find(|above| directory.starts_with(above));
-        let top = above.map_or(directory, PathBuf::as_path);
         let mut below = Vec::new();
         let mut complete = true;
-        for (count, entry) in entries.enumerate() {
-            if count == Self::BATCH {
+        for entry in entries {
+            if *left == 0 {
                 complete = false;
                 break;
             }
+            *left -= 1;
             let entry = entry?;
             let path = entry.path();
             if !entry.file_type()?.is_dir() {
                 missing_is_fine(fs::remove_file(&path))?;
             } else if path.as_os_str().len() > Self::LONGEST_PATH_BYTES {
-                let raised = top.join(format!("raised.{:016x}", rand::random::<u64>()));
+                let raised = self.top.join(format!("raised.{:016x}", rand::random::<u64>()));
                 missing_is_fine(fs::rename(&path, &raised))?;
                 below.push(raised);
             } else {
@@ -72,6 +100,7 @@ impl Trash {
             }
         }
         if complete && below.is_empty() {
+            *left = left.saturating_sub(1);
             return missing_is_fine(fs::remove_dir(directory));
         }
         self.directories.push(directory.to_owned());
@@ -143,11 +172,30 @@ mod tests {
     }
 
     #[test]
+    fn a_small_tree_is_one_step_whatever_else_waits() {
+        let root = tempfile::tempdir().unwrap();
+        let mut trash = Trash::default();
+        for tree in 0..300 {
+            let top = root.path().join(tree.to_string());
+            fs::create_dir_all(top.join("upper/tmp")).unwrap();
+            fs::create_dir_all(top.join("work/work")).unwrap();
+            fs::write(top.join("upper/tmp/file"), "x").unwrap();
+            trash.push(top);
+        }
+        for left in (0..300).rev() {
+            trash.step().unwrap();
+            assert_eq!(trash.len(), left);
+        }
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
     fn what_cannot_be_deleted_is_given_up() {
         // Not even root can delete from procfs.
         let mut trash = Trash::default();
         trash.push("/proc/self".into());
         trash.push("/proc/self/fdinfo".into());
+        trash.step().unwrap_err();
         trash.step().unwrap_err();
         assert!(trash.is_empty());
     }

@@ -631,6 +631,7 @@ fn when_its_caller_is_killed_a_container_dies_and_a_sweep_clears_the_rest() {
     wait_for("init dies with its caller", || record.pidfd().is_none());
     assert_eq!(Record::find(machine.root.path(), &id).unwrap().status, Status::Stopped);
     machine.runtime.sweep().unwrap();
+    machine.runtime.empty_trash().unwrap();
     assert!(Cgroup::list("abax").unwrap().iter().all(|name| !name.ends_with(&id)));
     assert!(Record::list(machine.root.path()).unwrap().is_empty());
     wait_for("nobody is in its network", || {
@@ -688,6 +689,7 @@ fn when_the_launcher_is_killed_its_containers_end_and_their_callers_hear_of_it()
     );
     assert!(matches!(error, Err(CreateError::Launcher { .. })), "{error:?}");
     machine.runtime.sweep().unwrap();
+    machine.runtime.empty_trash().unwrap();
     machine.assert_clean();
 }
 

@@ -281,7 +281,8 @@ impl Settings {
         Runtime::open(config).with_context(|| format!("could not open {}", self.root.display()))
     }
 
-    /// The runtime, after what crashed or killed processes left in it is cleared away.
+    /// The runtime, after what crashed or killed processes left in it is cleared away. What they
+    /// left on the disk is deleted meanwhile, by a thread that ends with the process.
     ///
     /// # Errors
     ///
@@ -289,6 +290,13 @@ impl Settings {
     pub(crate) fn open_swept_runtime(&self) -> anyhow::Result<Runtime> {
         let runtime = self.open_runtime()?;
         runtime.sweep().context("could not clear away what a crash left behind")?;
+        let trash = runtime.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = trash.empty_trash() {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "could not empty the trash");
+            }
+        });
         Ok(runtime)
     }
 

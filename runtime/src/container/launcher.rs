@@ -37,6 +37,9 @@ use crate::trash::Trash;
 /// The private first argument that makes a process the launcher.
 const ARGUMENT: &str = "__abax_launcher";
 
+/// Containers whose directories may wait to be deleted until there is nothing else to do.
+const MOST_TRASH: usize = 64;
+
 /// Why there is no launcher.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -259,6 +262,10 @@ fn serve() -> io::Result<()> {
         if asked && !state.answer(&requests)? {
             break;
         }
+        // Never idle is no reason to fill the disk.
+        if state.trash.len() > MOST_TRASH {
+            let _ = state.trash.step();
+        }
     }
     state.end();
     Ok(())
@@ -395,7 +402,8 @@ impl State {
         }
     }
 
-    /// The caller is gone: end every container, then delete what was given to us to delete.
+    /// The caller is gone: end every container, then delete what was given to us to delete, unless
+    /// that is more than its end may wait for; the next sweep has the rest.
     fn end(&mut self) {
         for running in self.running.values() {
             let _ =
@@ -408,7 +416,7 @@ impl State {
                 Ok(None) | Err(_) => break,
             }
         }
-        while !self.trash.is_empty() {
+        for _ in 0..MOST_TRASH {
             let _ = self.trash.step();
         }
     }

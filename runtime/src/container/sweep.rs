@@ -9,7 +9,6 @@ use super::record::{Record, is_supervised, now};
 use super::{ContainerId, Exit, ExitStatus, Status, directory};
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::network::{self, NetworkError};
-use crate::trash::remove_tree;
 
 /// A directory without a lock is being made right now, unless it is older than this.
 const MAKING: Duration = Duration::from_secs(60);
@@ -35,7 +34,7 @@ pub enum SweepError {
 }
 
 /// Containers whose supervisor is gone lose their processes, cgroups, addresses and directories; those that
-/// are to be kept keep their directory, and are stopped. Then the trash is emptied.
+/// are to be kept keep their directory, and are stopped.
 pub(crate) fn sweep(root: &Path) -> Result<(), SweepError> {
     // One that resists does not keep the others from being swept: the first failure is told last.
     let mut swept = Ok(());
@@ -55,12 +54,6 @@ pub(crate) fn sweep(root: &Path) -> Result<(), SweepError> {
     // A kept container has its lock's file for as long as its record; its address it has while
     // somebody supervises it.
     network::sweep(root, |id| is_supervised(&containers.join(id)))?;
-    let trash = root.join("trash");
-    for name in names_in(&trash)? {
-        let path = trash.join(name);
-        let removed = remove_tree(&path);
-        swept = swept.and(removed.map_err(|source| SweepError::Directory { path, source }));
-    }
     swept
 }
 

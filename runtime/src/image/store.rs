@@ -758,7 +758,7 @@ impl Store {
         Lock::acquire(path.clone()).map_err(file_error("lock", path))
     }
 
-    pub(super) fn empty_trash(&self) -> Result<(), StoreError> {
+    pub(crate) fn empty_trash(&self) -> Result<(), StoreError> {
         let trash = self.path("trash");
         for entry in fs::read_dir(&trash).map_err(file_error("read", &trash))?.flatten() {
             let path = entry.path();
