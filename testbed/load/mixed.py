@@ -37,7 +37,9 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "bench"))
 
 import load
 
-USERS, ACTORS, SENDERS = 50, 100, 24
+USERS, ACTORS = 50, 100
+# Synchronous calls hold one each until their execution has ended.
+SENDERS = 200
 SETTLE_SECONDS = 240
 # Of its own, so that what is found there is this run's.
 BRIDGE, SUBNET = "abxload", "10.231.0.0/16"
@@ -387,7 +389,8 @@ class Run:
     def figures(self):
         outcomes = collections.Counter(post.outcome for post in self.posts)
         kinds = collections.Counter(post.kind for post in self.posts if post.outcome == "accepted")
-        self.say(f"messages: {dict(outcomes)}; accepted by kind: {dict(kinds)}")
+        rate = len(self.posts) / self.arguments.duration
+        self.say(f"messages: {dict(outcomes)}, {rate:.1f} a second; accepted by kind: {dict(kinds)}")
         self.say(f"executions that are there: {dict(self.outcomes)}")
         self.say(f"{len(self.deleted)} actors deleted, {len(self.halts)} halts")
         took = sorted(post.took for post in self.posts if post.outcome == "accepted" and post.kind != "synchronous")
