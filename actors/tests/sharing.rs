@@ -6,8 +6,8 @@
 mod fixture;
 
 use abax_actors::{
-    Actor, ActorId, ActorUpdate, Caller, Deleted, Error, Level, NewMessage, NewNonce, Nonce,
-    NonceOf, NonceRefusal, Noun, Role, Shareable, Tenant,
+    Actor, ActorChange, ActorId, ActorUpdate, Caller, Deleted, Error, Level, NewMessage, NewNonce,
+    Nonce, NonceOf, NonceRefusal, Noun, Role, Shareable, Tenant,
 };
 use fixture::{Engine, Fixture};
 
@@ -17,6 +17,7 @@ on_each_engine![
     lists_have_what_is_shared,
     permissions_are_an_entry_for_each_user,
     who_updates_what_is_shared_keeps_it,
+    who_changes_what_is_everybodys_gets_no_more_than_that,
     aliases_name_actors_within_their_tenant,
     an_alias_is_shared_apart_from_its_actor,
     what_is_gone_leaves_no_permission_and_no_nonce,
@@ -157,6 +158,18 @@ async fn who_updates_what_is_shared_keeps_it(engine: Engine) {
     assert_eq!(rights(&f, &user("bob"), id).await, [false; 3]);
     let entries = f.service.permissions(&f.owner, &of(&actor)).await.unwrap();
     assert_eq!(entries.len(), 3, "an admin needs none: {entries:?}");
+}
+
+async fn who_changes_what_is_everybodys_gets_no_more_than_that(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = f.actor().await;
+    share(&f, &actor, "ABACO_WORLD", Level::Update).await;
+    let change = ActorChange::new(|settings| settings.description = "hers".into());
+    let changed = f.service.change_actor(&user("eve"), actor.id.as_str(), change).await.unwrap();
+    assert_eq!((changed.owner.as_str(), changed.description.as_str()), ("owner", "hers"));
+    assert_eq!(f.service.permissions(&f.owner, &of(&actor)).await.unwrap().len(), 2);
+    share(&f, &actor, "ABACO_WORLD", Level::None).await;
+    assert_eq!(rights(&f, &user("eve"), actor.id.as_str()).await, [false; 3]);
 }
 
 async fn aliases_name_actors_within_their_tenant(engine: Engine) {

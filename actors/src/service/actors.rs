@@ -135,7 +135,7 @@ impl Service {
     }
 
     /// As [`Service::update_actor`], but what is not changed stays, also where the
-    /// caller could not set it.
+    /// caller could not set it, and so does who may do what with the actor.
     ///
     /// # Errors
     ///
@@ -206,7 +206,7 @@ impl Service {
                         store::workers::remove_requested(c, &actor.id).await?;
                         store::workers::request(c, &actor.id, now).await?;
                     }
-                    if caller.user != actor.owner && !caller.is_admin() {
+                    if rewrite.grants() && caller.user != actor.owner && !caller.is_admin() {
                         let (tenant, name) = (&actor.tenant, actor.id.as_str());
                         let object = Object { tenant, kind: Kind::Actor, name };
                         store::permissions::set(c, object, &caller.user, Level::Update).await?;
@@ -333,6 +333,12 @@ impl Rewrite {
     /// Whether it may give another name.
     fn names(&self) -> bool {
         matches!(self, Self::Some(_))
+    }
+
+    /// Whether whoever does it has UPDATE in its own name afterwards, as with Abaco:
+    /// who had it as everybody of the tenant keeps it when they lose it.
+    fn grants(&self) -> bool {
+        matches!(self, Self::All(_))
     }
 }
 
