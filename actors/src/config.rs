@@ -72,10 +72,29 @@ pub struct Config {
     /// Whether anybody may have the executions of any actor of the tenant get a
     /// config, as with Abaco; false: only who has UPDATE on the actor.
     pub configs_for_any_actor: bool,
+    /// What one search may look at row by row.
+    pub search_limits: SearchLimits,
     /// How often ended leases, expired logs and the like are looked for; 5 s.
     pub sweep_every: Duration,
     /// How long executions stay after their end; for ever when not given.
     pub execution_retention: Option<Duration>,
+}
+
+/// What a search may look at row by row before it is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchLimits {
+    /// Rows; 200,000.
+    pub rows: u64,
+    /// Bytes of text in those rows; 256 MiB.
+    pub bytes: usize,
+    /// How long it may take; 10 s.
+    pub time: Duration,
+}
+
+impl Default for SearchLimits {
+    fn default() -> Self {
+        Self { rows: 200_000, bytes: 256 << 20, time: Duration::from_secs(10) }
+    }
 }
 
 /// Which database, and where.
@@ -215,6 +234,7 @@ impl Config {
             default_token: false,
             secret_keys: SecretKeys::default(),
             configs_for_any_actor: false,
+            search_limits: SearchLimits::default(),
             sweep_every: Duration::from_secs(5),
             execution_retention: None,
         }

@@ -56,7 +56,9 @@ pub use actor::{Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, TokenSet
 pub use actor_config::{ActorConfig, ActorConfigUpdate, NewActorConfig};
 pub use alias::Alias;
 pub use clock::{Clock, Time};
-pub use config::{Config, DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig};
+pub use config::{
+    Config, DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig, SearchLimits,
+};
 pub use cron::Cron;
 pub use error::{Chain, Error, NonceRefusal, Noun};
 pub use event::{EventDelivery, EventKind, EventTarget};

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use abax_actors::{
     Actor, Caller, Collection, Error, Execution, Finish, Json, NewActor, Outcome, Phase, Role,
-    Search, Tenant, Typing, Within,
+    Search, SearchLimits, Tenant, Typing, Within,
 };
 use fixture::{Engine, Fixture, succeeded};
 
@@ -20,6 +20,9 @@ on_each_engine![
     logs_are_found_by_what_they_say,
     nobody_finds_what_is_not_shared,
     too_much_is_refused,
+    what_looks_at_too_many_rows_is_refused,
+    what_looks_at_too_many_bytes_is_refused,
+    what_takes_too_long_is_refused,
     words_rank_and_phrases_filter,
     workers_are_found,
 ];
@@ -49,6 +52,8 @@ async fn actors_are_found_by_every_operator(engine: Engine) {
                 new.name = Some(name.into());
                 new.image = image.into();
                 new.max_workers = (name != "c").then_some(revision);
+                new.max_run_time = new.max_workers;
+                new.cron_schedule = (name == "b").then(|| "2078-09-6 20 + 3 months".into());
                 new.hints = vec![format!("tag-{name}"), "all".into()];
                 new.token = (name == "a").then_some(true);
                 new.default_environment = Json::parse(r#"{"K": {"n": 1}}"#).unwrap();
@@ -97,6 +102,12 @@ async fn actors_are_found_by_every_operator(engine: Engine) {
         ("status.nin", "['READY']", "abc"),
         ("revision", "1", "abc"),
         ("revision.gt", "99999999999999999999", ""),
+        ("max_run_time.gte", "3", "ab"),
+        ("maxRunTime", "none", "c"),
+        // As it is shown.
+        ("cron_next_ex", "2078-9-6 20", "b"),
+        ("cron_next_ex.gt", "2078-9-6 19", "b"),
+        ("cron_schedule", "2078-09-6 20 + 3 months", "b"),
     ];
     for (key, value, expected) in by_value {
         let search = search(Collection::Actors, &[(key, value)], Typing::ByValue);
@@ -180,8 +191,10 @@ async fn nobody_finds_what_is_not_shared(engine: Engine) {
             let of: Vec<_> = found.page.into_iter().map(|log| log.actor).collect();
             assert_eq!(of, ids, "logs of {who:?}");
             let found = s.search_workers(&who, within, &all(Collection::Workers)).await.unwrap();
-            let of: Vec<_> = found.page.into_iter().map(|worker| worker.actor).collect();
-            assert!(of.iter().all(|actor| ids.contains(actor)), "workers of {who:?}");
+            let mut of: Vec<_> = found.page.into_iter().map(|worker| worker.actor).collect();
+            // Words are in none of them, so they are in their own order.
+            of.sort_by_key(|actor| ids.iter().position(|id| id == actor));
+            assert_eq!(of, ids, "workers of {who:?}");
         }
     }
     // Within one actor the right to read it decides.
@@ -276,12 +289,22 @@ async fn logs_are_found_by_what_they_say(engine: Engine) {
     let all_logs = Search::new(Collection::Logs);
     let both = ["Alpha beta", "beta beta gamma"];
     assert_eq!(found(&all_logs, Within::Readable).await, both, "one for each that ended");
+    // One that is halted has one as well, though nothing is in it.
+    let (halted, host) = (&all[2], f.host().await);
+    let claim = f.claim(&host).await;
+    let id = halted.id.as_str();
+    f.service.halt_execution(&f.owner, actor.id.as_str(), id).await.unwrap();
+    f.service.finish(&claim.key, Finish::new(Outcome::Cancelled, "halted")).await.unwrap();
+    assert_eq!(found(&all_logs, Within::Readable).await, [both[0], both[1], ""]);
+    let of_halted = Within::Execution { actor: actor.id.as_str(), execution: id };
+    assert_eq!(found(&all_logs, of_halted).await, [""], "one, and no other");
+    let both = &both[..];
     for (key, value, expected) in [
         ("logs.like", "^Alpha", &both[..1]),
-        ("logs.nlike", "gamma", &both[..1]),
+        ("logs.nlike", "gamma|^$", &both[..1]),
         ("logs", "beta beta gamma", &both[1..]),
         ("execution_id", all[1].id.as_str(), &both[1..]),
-        ("logs.like", "beta", &both[..]),
+        ("logs.like", "beta", both),
     ] {
         let search = search(Collection::Logs, &[(key, value)], Typing::ByField);
         assert_eq!(found(&search, Within::Readable).await, expected, "{key}={value}");
@@ -294,7 +317,8 @@ async fn logs_are_found_by_what_they_say(engine: Engine) {
     assert_eq!(found(&all_logs, of_first).await, &both[..1]);
     let mut ranked = Search::new(Collection::Logs);
     ranked.rank_by("beta").unwrap();
-    assert_eq!(found(&ranked, Within::Readable).await, [both[1], both[0]], "the best first");
+    let best_first = [both[1], both[0], ""];
+    assert_eq!(found(&ranked, Within::Readable).await, best_first, "the best first");
     f.clock.advance(Duration::from_secs(3_601));
     assert_eq!(found(&all_logs, Within::Readable).await, [""; 0], "they expired");
 }
@@ -338,12 +362,85 @@ async fn workers_are_found(engine: Engine) {
         ("last_health_check_time.lt", "2000", 0),
         ("ch_name.like", "^worker_", 1),
         ("host_id", "none", 0),
+        ("host_ip", "none", 1),
+        ("host_ip.neq", "none", 0),
     ] {
         let search = search(Collection::Workers, &[(key, value)], Typing::ByValue);
-        let found = f.service.search_workers(&f.owner, Within::Readable, &search).await.unwrap();
-        let busy = found.page.iter().filter(|w| Some(&w.id) == claim.execution.worker.as_ref());
-        assert_eq!(busy.count(), expected, "{key}={value}");
+        for within in [Within::Readable, Within::Actor(actor.id.as_str())] {
+            let found = f.service.search_workers(&f.owner, within, &search).await.unwrap();
+            let busy = found.page.iter().filter(|w| Some(&w.id) == claim.execution.worker.as_ref());
+            assert_eq!(busy.count(), expected, "{key}={value}");
+        }
     }
+    let other = f.actor().await;
+    let busy = search(Collection::Workers, &[("status", "BUSY")], Typing::ByValue);
+    let of_other = Within::Actor(other.id.as_str());
+    assert_eq!(f.service.search_workers(&f.owner, of_other, &busy).await.unwrap().total, 0);
+}
+
+/// A service whose searches look at this much, and three executions of one actor.
+async fn with_limits(engine: Engine, change: impl FnOnce(&mut SearchLimits)) -> Fixture {
+    let mut limits =
+        SearchLimits { rows: 1_000_000, bytes: 1 << 40, time: Duration::from_secs(86_400) };
+    change(&mut limits);
+    let f = Fixture::with(engine, |config| config.search_limits = limits).await;
+    executions(&f).await;
+    f
+}
+
+/// How many records have `key=value`; none where that is too much to look at.
+async fn found(f: &Fixture, of: Collection, key: &str, value: &str) -> Option<u64> {
+    let search = search(of, &[(key, value)], Typing::ByField);
+    let found = match of {
+        Collection::Logs => {
+            f.service.search_logs(&f.owner, Within::Readable, &search).await.map(|hits| hits.total)
+        }
+        _ => f
+            .service
+            .search_executions(&f.owner, Within::Readable, &search)
+            .await
+            .map(|hits| hits.total),
+    };
+    match found {
+        Ok(total) => Some(total),
+        Err(Error::Invalid { field, problem }) => {
+            assert_eq!(field, "search");
+            assert!(problem.contains("too much"), "{problem}");
+            None
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+async fn what_looks_at_too_many_rows_is_refused(engine: Engine) {
+    let of = Collection::Executions;
+    for (rows, expected) in [(3, Some(3)), (2, None), (0, None)] {
+        let f = with_limits(engine, |limits| limits.rows = rows).await;
+        assert_eq!(found(&f, of, "executor.like", "owner").await, expected, "{rows}");
+        // What the database decides looks at none.
+        assert_eq!(found(&f, of, "executor", "owner").await, Some(3), "{rows}");
+    }
+}
+
+async fn what_looks_at_too_many_bytes_is_refused(engine: Engine) {
+    // "Alpha beta" and "beta beta gamma".
+    for (bytes, expected) in [(25, Some(2)), (24, None)] {
+        let f = with_limits(engine, |limits| limits.bytes = bytes).await;
+        assert_eq!(found(&f, Collection::Logs, "logs.like", "beta").await, expected, "{bytes}");
+    }
+    // Three times "owner".
+    for (bytes, expected) in [(15, Some(3)), (14, None)] {
+        let f = with_limits(engine, |limits| limits.bytes = bytes).await;
+        let found = found(&f, Collection::Executions, "executor.like", "owner").await;
+        assert_eq!(found, expected, "{bytes}");
+    }
+}
+
+async fn what_takes_too_long_is_refused(engine: Engine) {
+    let f = with_limits(engine, |limits| limits.time = Duration::ZERO).await;
+    let of = Collection::Executions;
+    assert_eq!(found(&f, of, "executor.like", "owner").await, None);
+    assert_eq!(found(&f, of, "executor", "owner").await, Some(3));
 }
 
 async fn both_engines_page_alike(engine: Engine) {

@@ -64,6 +64,7 @@ const ACTORS: &[Field] = fields![
     "gid" Whole "a.gid",
     "queue" Text "a.queue",
     "log_ex" Whole "a.log_ex",
+    "max_run_time" Whole "a.max_run_time",
     "cron_on" Truth "a.cron_on",
     "cron_schedule" Text "a.cron_schedule",
     "cron_next_ex" Time "a.cron_next_us",
@@ -111,6 +112,8 @@ const WORKERS: &[Field] = fields![
     "ch_name" Text "('worker_' || w.id)",
     "host_id" Text "w.host_id",
     "host_name" Text "w.host_name",
+    // No worker has one: hosts are known by their names.
+    "host_ip" Text "nullif(w.id, w.id)",
     "cid" Text "w.id",
     "location" Text "('abax://' || w.host_name)",
     "revision" Whole "w.revision",

@@ -9,7 +9,7 @@
 //! Every value is typed before the first row is read, so that what cannot be
 //! compared is said, and no number is ever compared as text. What a database
 //! cannot decide alike on both engines (regular expressions, the order of texts,
-//! values within JSON) is decided here, on as many rows as [`MOST_ROWS`] allows.
+//! values within JSON) is decided here, on as many rows as [`crate::SearchLimits`] allow.
 
 mod condition;
 mod field;
@@ -27,10 +27,6 @@ use words::{Phrase, Words};
 use crate::execution::Logs;
 use crate::id::{ActorId, ExecutionId};
 
-/// Rows that are looked at one by one for a search.
-pub(crate) const MOST_ROWS: u64 = 200_000;
-/// Bytes of text that are looked at for a search.
-pub(crate) const MOST_BYTES: usize = 256 << 20;
 /// Conditions of a search, and values of a list in one.
 const MOST_TERMS: usize = 100;
 /// The largest page.

@@ -1,14 +1,16 @@
-//! Times as searches write them: a year, and as much more as is known.
+//! Times as searches write them: a year, and as much more as is known; and hours as
+//! schedules show them.
 
 use crate::clock::Time;
 
 /// `YYYY[-MM[-DD[T[HH[:MM[:SS[.ffffff]]]]]]]`, then `Z`, an offset (`-05:00`), or
-/// nothing for UTC. What is left out is the first there is.
+/// nothing for UTC. What is left out is the first there is. A blank may stand in the
+/// place of the T, and no number needs zeros before it.
 pub(super) fn parse(text: &str) -> Option<Time> {
     let text = text.trim();
     let text = text.strip_suffix(['Z', 'z']).unwrap_or(text);
     let (local, offset_minutes) = offset(text)?;
-    let (date, clock) = match local.split_once(['T', 't']) {
+    let (date, clock) = match local.split_once(['T', 't', ' ']) {
         Some((date, clock)) => (date, clock),
         None => (local, ""),
     };
@@ -103,6 +105,8 @@ mod tests {
             ("2000-01-01T01:02:03.123456", "2000-01-01T01:02:03.123456Z"),
             ("2000-01-01T01:02:03.123Z", "2000-01-01T01:02:03.123000Z"),
             ("2000-01-01T01:02:03.123+01:30", "1999-12-31T23:32:03.123000Z"),
+            ("2078-9-6 20", "2078-09-06T20:00:00.000000Z"),
+            ("2078-10-1 3", "2078-10-01T03:00:00.000000Z"),
         ] {
             let time = parse(text).unwrap_or_else(|| panic!("{text}"));
             assert_eq!(time.iso_micros(), expected, "{text}");

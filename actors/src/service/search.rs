@@ -1,15 +1,14 @@
 //! Searches: what the caller may read, and which of it was asked for.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use super::{Service, authorized, execution_of};
 use crate::actor::Actor;
+use crate::config::SearchLimits;
 use crate::error::Error;
 use crate::execution::{Execution, Logs};
 use crate::permission::{Caller, Level};
-use crate::search::{Collection, FoundLog, Hits, LOG, MOST_BYTES, MOST_ROWS, Search, Within};
+use crate::search::{Collection, FoundLog, Hits, LOG, Search, Within};
 use crate::store;
 use crate::store::search::{Place, Row, Scope};
 use crate::worker::Worker;
@@ -18,8 +17,6 @@ use crate::worker::Worker;
 const ROWS_AT_ONCE: u32 = 200;
 /// Bytes of logs that are looked at together.
 const LOG_AT_ONCE: u64 = 4 << 20;
-/// How long a search may look at rows.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Service {
     /// Searches actors.
@@ -165,7 +162,7 @@ impl Service {
         // Whoever comes meanwhile waits: each has some megabytes at hand.
         let _turn = self.0.searches.acquire().await.expect("the semaphore is never closed");
         let reads_logs = search.text_columns().contains(&LOG);
-        let mut budget = Budget::new();
+        let mut budget = Budget::of(self.0.config.search_limits);
         let mut found: Vec<(f64, String)> = Vec::new();
         let mut after: Option<Place> = None;
         loop {
@@ -235,8 +232,9 @@ struct Budget {
 }
 
 impl Budget {
-    fn new() -> Self {
-        Self { rows: MOST_ROWS, bytes: MOST_BYTES, until: Instant::now() + PATIENCE }
+    fn of(limits: SearchLimits) -> Self {
+        let SearchLimits { rows, bytes, time } = limits;
+        Self { rows, bytes, until: Instant::now() + time }
     }
 
     fn spend(&mut self, row: &Row, log_bytes: usize) -> Result<(), Error> {
