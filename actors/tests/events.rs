@@ -22,6 +22,7 @@ on_each_engine![
     webhooks_are_given_to_one_process_at_a_time,
     links_are_checked,
     links_in_a_circle_are_refused,
+    links_through_aliases_are_links,
     who_lost_the_linked_actor_is_told,
     what_was_left_is_delivered_by_the_upkeep,
     deliveries_are_the_owners_to_see,
@@ -296,6 +297,46 @@ async fn links_in_a_circle_are_refused(engine: Engine) {
         let (one, two) = tokio::join!(update(&f, &a, b.id.as_str()), update(&f, &b, a.id.as_str()));
         assert_ne!(one.is_ok(), two.is_ok(), "{one:?} {two:?}");
     }
+}
+
+async fn links_through_aliases_are_links(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let (a, b, c) = (f.actor().await, f.actor().await, f.actor().await);
+    let s = &f.service;
+    let refused = |result: Result<Actor, Error>, part: &str| match result {
+        Err(Error::Invalid { field, problem }) => {
+            assert!(field == "link" && problem.contains(part), "{field}: {problem}");
+        }
+        other => panic!("{other:?}"),
+    };
+    for (name, actor) in [("to-a", &a), ("to-b", &b)] {
+        s.create_alias(&f.owner, name, actor.id.as_str()).await.unwrap();
+    }
+    refused(update(&f, &a, "to-a").await, "itself");
+    assert_eq!(update(&f, &a, "to-b").await.unwrap().link, "to-b", "as it was given");
+    update(&f, &b, c.id.as_str()).await.unwrap();
+    let circle = "this update would result in a cycle of linked actors";
+    refused(update(&f, &c, "to-a").await, circle);
+    refused(update(&f, &c, a.id.as_str()).await, circle);
+    refused(update(&f, &c, "to-b").await, circle);
+
+    // Where the alias leads when it happens, there it is heard.
+    let d = f.actor().await;
+    s.update_alias(&f.owner, "to-b", d.id.as_str()).await.unwrap();
+    ready(&f, &a, &host).await;
+    let claim = f.claim(&host).await;
+    assert_eq!(claim.actor.id, d.id);
+    assert!(s.finish(&claim.key, succeeded()).await.unwrap());
+    // It no longer leads there, so this is no circle any more.
+    update(&f, &c, "to-a").await.unwrap();
+    // Pointed back, the alias closes one, round which no event goes.
+    s.update_alias(&f.owner, "to-b", b.id.as_str()).await.unwrap();
+    runs(&f, &a, &host).await;
+    assert!(fixture::nothing_is_deliverable(s).await);
+    let last = deliveries(&f, &a).await.remove(0);
+    assert_eq!((last.event, last.delivered), (EventKind::ExecutionComplete, None));
+    assert!(last.last_error.as_deref().is_some_and(|error| error.contains("cycle")), "{last:?}");
 }
 
 async fn who_lost_the_linked_actor_is_told(engine: Engine) {

@@ -294,6 +294,14 @@ async fn hosts_that_die_again_and_again_lose_the_execution(engine: Engine) {
     let lost = f.execution(&sent).await;
     assert_eq!((lost.status, lost.outcome), (ExecutionStatus::Error, Some(Outcome::Lost)));
     assert_eq!(lost.reason.as_deref(), Some("the host that ran it was lost; it was tried 3 times"));
+    // It is no fault of the actor's, which goes on.
+    let ready = f.service.actor(&f.owner, actor.id.as_str()).await.unwrap();
+    assert_ne!(ready.status, ActorStatus::Error, "{}", ready.status_message);
+    let next = f.send(&actor, "y").await;
+    let host = fixture::host(&f.service, "another").await;
+    let claim = f.claim(&host).await;
+    assert!(f.service.finish(&claim.key, succeeded()).await.unwrap());
+    assert_eq!(f.execution(&next).await.status, ExecutionStatus::Complete);
     assert!(nothing_is_deliverable(&f.service).await);
 }
 
@@ -503,8 +511,10 @@ async fn what_is_not_there_is_said_so(engine: Engine) {
     let alias = f.service.actor(&f.owner, "jane").await;
     assert!(matches!(alias, Err(Error::NotFound { noun: Noun::NamedActor, .. })), "{alias:?}");
     let unknown = abax_actors::ActorId::generate();
-    let unknown = f.service.actor(&f.admin, unknown.as_str()).await;
-    assert!(matches!(unknown, Err(Error::NotFound { noun: Noun::Actor, .. })), "{unknown:?}");
+    let gone = f.service.actor(&f.admin, unknown.as_str()).await;
+    assert!(matches!(gone, Err(Error::NotFound { noun: Noun::Actor, .. })), "{gone:?}");
+    let gone = f.service.delete_actor(&f.admin, unknown.as_str()).await;
+    assert!(matches!(gone, Err(Error::NotFound { noun: Noun::Actor, .. })), "{gone:?}");
     for execution in ["", "nothing", sent.id.as_str()] {
         let missing = f.service.execution(&f.owner, actor.id.as_str(), execution).await;
         assert!(
@@ -572,7 +582,13 @@ async fn restricted_attributes_are_refused_to_users(engine: Engine) {
     new.privileged = true;
     let refused = f.service.register_actor(&f.owner, new.clone()).await;
     assert!(matches!(refused, Err(Error::Restricted { attribute: "privileged" })), "{refused:?}");
-    f.service.register_actor(&f.admin, new).await.unwrap();
+    for role in [Role::Privileged, Role::Admin] {
+        let caller = Caller::new(Tenant::default(), "maker", role);
+        let made = f.service.register_actor(&caller, new.clone()).await.unwrap();
+        assert!(made.privileged, "{role:?}");
+        let maker = Caller::new(Tenant::default(), "maker", Role::User);
+        f.service.delete_actor(&maker, made.id.as_str()).await.unwrap();
+    }
 }
 
 async fn logs_are_cut_where_the_limit_is_and_say_so(engine: Engine) {

@@ -5,7 +5,9 @@
 #[macro_use]
 mod fixture;
 
-use abax_actors::{ActorChange, ActorStatus, ActorUpdate, Error, Json, StateVersion, TokenSetting};
+use abax_actors::{
+    ActorChange, ActorStatus, ActorUpdate, Error, Json, NewActor, StateVersion, TokenSetting,
+};
 use fixture::{Engine, Fixture, succeeded};
 
 on_each_engine![
@@ -13,6 +15,8 @@ on_each_engine![
     a_full_update_resets_what_it_does_not_name,
     a_state_that_was_read_is_not_written_over,
     an_execution_sees_its_own_version_of_the_state,
+    an_update_refuses_what_a_registration_refuses,
+    a_stateless_actor_may_become_stateful_and_stays_so,
     what_may_not_be_set_may_stay,
 ];
 
@@ -69,6 +73,7 @@ async fn a_change_leaves_all_else_as_it_was(engine: Engine) {
 
 async fn a_full_update_resets_what_it_does_not_name(engine: Engine) {
     let f = Fixture::new(engine).await;
+    let linked = f.actor().await;
     let before = f
         .register(|new| {
             new.name = Some("n".into());
@@ -77,6 +82,16 @@ async fn a_full_update_resets_what_it_does_not_name(engine: Engine) {
             new.hints = vec!["sync".into()];
             new.default_environment = json(r#"{"a": 1}"#);
             new.log_ex = Some(7);
+            new.webhook = "https://example.org/hook".into();
+            new.link = linked.id.to_string();
+            new.kind = "bin".into();
+            new.token = Some(true);
+            new.privileged = true;
+            new.mem_limit = Some("64m".into());
+            new.max_cpus = Some(5);
+            new.max_run_time = Some(6);
+            new.use_container_uid = true;
+            new.queue = "special".into();
         })
         .await;
     let id = before.id.as_str();
@@ -89,8 +104,70 @@ async fn a_full_update_resets_what_it_does_not_name(engine: Engine) {
     assert_eq!((after.description.as_str(), after.log_ex), ("", None));
     assert!(after.hints.is_empty());
     assert_eq!(after.default_environment, Json::empty_object());
+    assert_eq!(
+        (after.webhook.as_str(), after.link.as_str(), after.kind.as_str()),
+        ("", "", "none")
+    );
+    assert_eq!(after.token, TokenSetting::Default(false));
+    assert!(!after.privileged && !after.use_container_uid);
+    assert_eq!((after.mem_limit, after.max_cpus, after.max_run_time), (None, None, None));
+    assert_eq!(after.queue, "default");
     assert_eq!(after.state, json("[1]"), "it is no setting");
     assert_eq!((after.status, after.revision), (before.status, before.revision));
+}
+
+async fn an_update_refuses_what_a_registration_refuses(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let before = f.actor().await;
+    let id = before.id.as_str();
+    type Change = fn(&mut NewActor);
+    let bad: [(&str, Change); 6] = [
+        ("image", |new| new.image.clear()),
+        ("queue", |new| new.queue = "nowhere".into()),
+        ("hints", |new| new.hints = vec!["it's".into()]),
+        ("cron_schedule", |new| new.cron_schedule = Some("2078-06-21 14 + 6 flimflams".into())),
+        ("link", |new| new.link = "nobody".into()),
+        ("max_workers", |new| (new.stateless, new.max_workers) = (false, Some(2))),
+    ];
+    for (field, change) in bad {
+        let mut update = ActorUpdate::new("busybox");
+        change(&mut update.settings);
+        for refused in [
+            f.service.register_actor(&f.admin, update.settings.clone()).await,
+            f.service.update_actor(&f.admin, id, update).await,
+            f.service.change_actor(&f.admin, id, ActorChange::new(change)).await,
+        ] {
+            let is_refused = matches!(&refused, Err(Error::Invalid { field: f, .. }) if f == field);
+            assert!(is_refused, "{field}: {refused:?}");
+        }
+    }
+    assert_eq!(f.service.actor(&f.owner, id).await.unwrap(), before);
+    assert_eq!(f.service.actors(&f.admin).await.unwrap(), []);
+}
+
+async fn a_stateless_actor_may_become_stateful_and_stays_so(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = f.actor().await;
+    let id = actor.id.as_str();
+    let update = |stateless| {
+        let mut update = ActorUpdate::new("busybox");
+        update.settings.stateless = stateless;
+        f.service.update_actor(&f.owner, id, update)
+    };
+    assert!(update(true).await.unwrap().stateless);
+    assert!(!update(false).await.unwrap().stateless);
+    f.service.set_actor_state(&f.owner, id, json("{\"n\": 1}")).await.unwrap();
+    // Said or left out: the default is true.
+    for refused in [
+        update(true).await,
+        f.service.update_actor(&f.owner, id, ActorUpdate::new("busybox")).await,
+    ] {
+        let is_refused =
+            matches!(&refused, Err(Error::Invalid { field, .. }) if field == "stateless");
+        assert!(is_refused, "{refused:?}");
+    }
+    let kept = f.service.actor(&f.owner, id).await.unwrap();
+    assert_eq!((kept.stateless, kept.state), (false, json("{\"n\": 1}")));
 }
 
 async fn what_may_not_be_set_may_stay(engine: Engine) {

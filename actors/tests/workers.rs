@@ -293,7 +293,10 @@ async fn a_worker_of_a_host_that_is_gone_goes_or_is_asked_for_again(engine: Engi
         ready(&f, actor, &host).await;
     }
     f.send(&plain, "x").await;
-    f.claim(&host).await;
+    let claim = f.claim(&host).await;
+    // It is to go when it has ended, which nobody will say.
+    f.service.stop_worker(&f.owner, plain.id.as_str(), claim.worker.as_str()).await.unwrap();
+    assert_eq!(statuses(&f, &plain).await, [WorkerStatus::ShutdownRequested]);
     f.clock.advance(Duration::from_secs(61));
     let other = fixture::host(&f.service, "other").await;
     // Its lease has ended with it.
