@@ -1,8 +1,10 @@
 //! Messages: send, count, purge; and waiting for what a message causes.
 
+use std::time::Duration;
+
 use abax_actors::{
-    Actor, Awaited, Caller, ContentType, Execution, ExecutionStatus, Json, MessageBody, NewMessage,
-    TraceParent,
+    Actor, ActorStatus, Awaited, Caller, ContentType, Execution, ExecutionStatus, Json,
+    MessageBody, NewMessage, TraceParent,
 };
 use axum::Extension;
 use axum::body::Body;
@@ -11,6 +13,7 @@ use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::App;
 use crate::auth::{AssertionHeader, Signed};
@@ -74,6 +77,16 @@ pub(super) async fn send(
         .iter()
         .any(|(name, value)| name == "_abaco_synchronous" && value.eq_ignore_ascii_case("true"));
     // Before anything is accepted: who is refused can send the message again.
+    if waits && actor.status == ActorStatus::Error {
+        return Err(ApiError::new(
+            Meaning::Conflict,
+            format!(
+                "Cannot issue synchronous execution: the actor is in ERROR and runs nothing until \
+                 it is updated: {}",
+                actor.status_message
+            ),
+        ));
+    }
     let _waiting = waits.then(|| app.waits().begin(&caller)).transpose()?;
     let mut message = message(&incoming).await?;
     message.environment.clone_from(&incoming.query);
@@ -108,8 +121,12 @@ fn of_large_binary(error: ApiError, limit_bytes: usize) -> ApiError {
     )
 }
 
+/// How often to look whether what is waited for can still come.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// The first result of the execution or its end; nothing where the deadline or the
-/// end of the service came first.
+/// end of the service came first. One that waits for an actor that has come to be in
+/// ERROR is not waited for.
 async fn wait(
     app: &App,
     caller: &Caller,
@@ -123,11 +140,40 @@ async fn wait(
             None => std::future::pending().await,
         }
     };
-    let (actor, id) = (actor.id.as_str(), execution.id.as_str());
-    let deadline = app.config().sync_deadline;
     tokio::select! {
-        awaited = app.service().wait_for_result(caller, actor, id, deadline) => Ok(awaited?),
+        awaited = result_or_end(app, caller, actor, execution) => awaited,
         () = stopped => Ok(Awaited::Nothing),
+    }
+}
+
+/// Cancel-safe, but that a result which was just taken goes with it.
+async fn result_or_end(
+    app: &App,
+    caller: &Caller,
+    actor: &Actor,
+    execution: &Execution,
+) -> Result<Awaited, ApiError> {
+    let service = app.service();
+    let (actor, id) = (actor.id.as_str(), execution.id.as_str());
+    let deadline = Instant::now() + app.config().sync_deadline;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match service.wait_for_result(caller, actor, id, left.min(GLANCE)).await? {
+            Awaited::Nothing if left > GLANCE => {}
+            awaited => return Ok(awaited),
+        }
+        let now = service.actor(caller, actor).await?;
+        if now.status == ActorStatus::Error
+            && service.execution(caller, actor, id).await?.status == ExecutionStatus::Submitted
+        {
+            return Err(ApiError::new(
+                Meaning::ExecutionFailed,
+                format!(
+                    "Execution {id} waits until its actor, which is in ERROR, is updated: {}",
+                    now.status_message
+                ),
+            ));
+        }
     }
 }
 
