@@ -32,6 +32,8 @@ enum Item {
     /// Paths from the root `/`.
     Links(Vec<(&'static str, String)>),
     Link(String),
+    /// What only v3 has.
+    OfV3(Box<RawValue>),
     /// When something happened; where it never did, Abaco says so in a word.
     Moment(Option<String>),
     /// An object or rows whose names change case too, and which keep their nulls.
@@ -44,6 +46,12 @@ impl Object {
     pub(crate) fn with(mut self, name: &str, value: impl Serialize) -> Self {
         let value = to_raw_value(&value).expect("what we answer with has a JSON form");
         self.0.push((name.to_owned(), Item::Value(value)));
+        self
+    }
+
+    /// Adds `name` where v3 is spoken, and nowhere else.
+    pub(crate) fn with_in_v3(mut self, name: &str, value: impl Serialize) -> Self {
+        self.0.push((name.to_owned(), Item::OfV3(raw(&value))));
         self
     }
 
@@ -91,6 +99,8 @@ impl Object {
             let value = match item {
                 Item::Value(value) if drops_nulls && value.get() == "null" => continue,
                 Item::Value(value) => value,
+                Item::OfV3(_) if dialect != Dialect::V3 => continue,
+                Item::OfV3(value) => value,
                 Item::Links(links) => {
                     let mut resolved = Written::default();
                     for (name, link) in links {

@@ -262,7 +262,7 @@ impl From<Error> for ApiError {
                 Meaning::Forbidden,
                 format!(
                     "Not authorized -- only admins and privileged users may set {} ({attribute}).",
-                    attribute.replace('_', " ")
+                    restricted(attribute)
                 ),
             ),
             Error::Invalid { field, problem } => Self::of_field(field, problem),
@@ -306,6 +306,16 @@ impl From<Error> for ApiError {
                 Self::internal()
             }
         }
+    }
+}
+
+/// What a restricted attribute is about, as Abaco's users know it.
+fn restricted(attribute: &str) -> String {
+    match attribute {
+        "privileged" => "up privileged actors".to_owned(),
+        "max_cpus" => "max CPUs".to_owned(),
+        "use_container_uid" => "the use of the container uid".to_owned(),
+        other => other.replace('_', " "),
     }
 }
 

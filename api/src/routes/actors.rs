@@ -195,7 +195,7 @@ pub(super) fn attributes(actor: &Actor) -> Object {
         .with("mem_limit", &actor.mem_limit)
         .with("max_cpus", actor.max_cpus)
         .with("use_container_uid", actor.use_container_uid)
-        .with("run_as_executor", false)
+        .with_in_v3("run_as_executor", false)
         .with("default_environment", &actor.default_environment)
         .with("status", actor.status.as_str())
         .with("status_message", &actor.status_message)

@@ -81,11 +81,6 @@ pub(super) fn object(actor: &Actor, worker: &Worker) -> Object {
 /// worker, we say of the slot: there is a container only while it has an execution.
 pub(super) fn attributes(worker: &Worker) -> Object {
     let id = worker.id.as_str();
-    let time = |time: Option<abax_actors::Time>| match time {
-        Some(time) => time.iso_millis(),
-        // Its clients compare with this text.
-        None => "None".to_owned(),
-    };
     let host = Some(&worker.host_name).filter(|name| !name.is_empty());
     Object::default()
         .with("id", id)
@@ -101,6 +96,6 @@ pub(super) fn attributes(worker: &Worker) -> Object {
         // Hosts are known by their names: they are not called.
         .with("host_ip", ())
         .with("create_time", worker.created.iso_millis())
-        .with("last_execution_time", time(worker.last_execution))
-        .with("last_health_check_time", time(worker.last_health_check))
+        .with_moment("last_execution_time", worker.last_execution)
+        .with_moment("last_health_check_time", worker.last_health_check)
 }
