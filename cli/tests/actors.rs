@@ -58,6 +58,7 @@ fn an_actor_is_made_called_and_removed() {
     let shown = served.json(&["show", "hello"]);
     assert_eq!(shown["description"], "changed");
     assert_eq!(shown["default_environment"]["COLOUR"], "blue", "what is not named stays");
+    assert_eq!(shown["token"], "false", "the default that nobody chose");
     assert_eq!(served.ok(&["rm", "hello"]), id);
     served.actor(&["show", "hello"]).fails(1, &["hello"]);
     served.stop(Duration::from_secs(20));
@@ -173,9 +174,26 @@ fn an_execution_reaches_the_service_with_its_owners_token() {
     );
     let served = machine.serve();
     let id = served.ok(&["create", "--name", "calls", "--with-token", "calls"]);
+    let other = served.ok(&["create", "--name", "other", "calls"]);
+    let listed = |answer: &str| -> Vec<String> {
+        let answer: serde_json::Value =
+            serde_json::from_str(answer).unwrap_or_else(|e| panic!("{e}: {answer}"));
+        let all = answer["result"].as_array().unwrap_or_else(|| panic!("{answer:#}"));
+        all.iter().map(|actor| actor["id"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let both = [id.clone(), other];
     let ran = served.actor(&["send", "calls", "x", "--wait", "--timeout", "30"]);
-    let answer: serde_json::Value = serde_json::from_str(ran.success()).unwrap();
-    assert_eq!(answer["result"][0]["id"], id.as_str());
+    assert_eq!(listed(ran.success()), both);
+    // Whoever sends the message: what is its owner's, the execution sees.
+    served.ok(&["share", "calls", "-u", "bob", "-p", "execute"]);
+    let bob = machine.ok(&["token", "--user", "bob", "--role", "user"]);
+    assert_eq!(served.ok(&["--token", &bob, "list", "-q"]), id);
+    let ran = served.actor(&["--token", &bob, "send", &id, "x", "--wait", "--timeout", "30"]);
+    assert_eq!(listed(ran.success()), both);
+    // Nobody wanted one for the other.
+    let ran = served.actor(&["send", "other", "x", "--wait", "--timeout", "30"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stdout.contains("400 Bad Request"), "{}", ran.stdout);
 }
 
 #[test]

@@ -236,7 +236,8 @@ fn verbs_have_the_names_of_the_old_tool() {
         assert_eq!(served.ok(&[list, "-q"]), id, "{list}");
     }
     served.ok(&["change", "hello", "echo", "-d", "again"]);
-    assert_eq!(served.json(&["show", "hello"])["description"], "again");
+    let changed = served.json(&["show", "hello"]);
+    assert_eq!((&changed["description"], &changed["token"]), (&json!("again"), &json!(false)));
     let ran = served.actor(&["submit", "-x", "-q", "C=4&B=5", "-m", "[1, null]", "hello"]);
     let log = ran.success();
     for line in ["Contents of MSG: [1, None]\n", "A=1\n", "B=5\n", "C=4\n"] {

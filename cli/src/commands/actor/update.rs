@@ -60,8 +60,11 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorUpdate) -> 
 pub(super) fn present(actor: &Value) -> Map<String, Value> {
     KEPT.iter()
         .filter_map(|field| match actor.get(*field) {
-            None | Some(Value::Null | Value::Bool(false)) if *field != "stateless" => None,
-            None => None,
+            None | Some(Value::Null) => None,
+            // The default of all others.
+            Some(Value::Bool(false)) if !["stateless", "token"].contains(field) => None,
+            // A text is the service's default, which nobody chose.
+            Some(Value::String(_)) if *field == "token" => None,
             Some(value) => Some(((*field).to_owned(), value.clone())),
         })
         .collect()
