@@ -17,9 +17,13 @@ use machine::{Machine, Served, eventually};
 use serde_json::{Value, json};
 use site::{Queue, Site};
 
-/// Prints what it got.
+/// Prints what it got, and whose token; and asks the service with that for its actor.
 const PRINTS: &str = "echo \"MSG: $MSG\"; echo \"user: $_abaco_username\"; \
-                      echo \"server: $_abaco_api_server\"";
+                      echo \"server: $_abaco_api_server\"; t=$_abaco_access_token; \
+                      [ -z \"$t\" ] || { c=${t#*.}; \
+                      echo \"token: $(echo ${c%.*}== | tr _- /+ | base64 -d 2>/dev/null)\"; \
+                      wget -q -O - --header \"Authorization: Bearer $t\" \
+                      $_abaco_api_server/v3/actors/$_abaco_actor_id; }; true";
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -79,15 +83,53 @@ fn linked_actors_hear_of_each_other(served: &Served<'_>) {
     assert_eq!(first["executor"], "Abaco Event");
 }
 
-fn a_schedule_executes_its_actor(served: &Served<'_>) {
-    let actor = register(served, json!({"image": "prints", "cronSchedule": "now + 1 hour"}));
+/// An actor's messages are a webhook too, with a nonce in the address.
+fn an_actor_hears_by_a_webhook(served: &Served<'_>) {
+    let b = register(served, json!({"image": "prints", "stateless": false}));
+    let (status, nonce) = served.http("POST", &format!("/actors/{b}/nonces"), "");
+    assert_eq!(status, 201, "{nonce:#}");
+    let nonce = nonce["result"]["id"].as_str().unwrap();
+    let url = format!("{}/actors/v2/{b}/messages?x-nonce={nonce}", served.url);
+    let a = register(served, json!({"image": "prints", "webhook": url}));
+    let heard = logs(served, &b, 1);
+    assert!(heard[0].contains("'event_type': 'ACTOR_READY'"), "{heard:?}");
+    assert!(heard[0].contains("user: admin"), "whose nonce it is: {heard:?}");
+    let (status, sent) =
+        served.http("POST", &format!("/actors/{a}/messages"), "{\"message\": \"x\"}");
+    assert_eq!(status, 202, "{sent:#}");
+    let heard = logs(served, &b, 2);
+    let execution = sent["result"]["executionId"].as_str().unwrap();
+    for part in [
+        "'event_type': 'EXECUTION_COMPLETE'".to_owned(),
+        format!("'execution_id': '{execution}'"),
+        format!("'actor_id': '{a}'"),
+        "'event_time_utc': '".to_owned(),
+        "'event_time_display': '".to_owned(),
+    ] {
+        assert!(heard[1].contains(&part), "no {part} in {}", heard[1]);
+    }
+    let deliveries = get(served, &format!("/actors/{a}/deliveries"));
+    let all = deliveries.as_array().unwrap();
+    assert!(all.iter().all(|one| one["status"] == "delivered"), "{deliveries:#}");
+    let uses = get(served, &format!("/actors/{b}/nonces/{nonce}"))["currentUses"].clone();
+    assert_eq!(uses, 2, "{deliveries:#}");
+}
+
+/// Returns what its execution printed.
+fn a_schedule_executes_its_actor(served: &Served<'_>) -> (String, String) {
+    let settings = json!({"image": "prints", "cronSchedule": "now + 1 hour", "token": true});
+    let actor = register(served, settings);
     let before = get(served, &format!("/actors/{actor}"));
     assert_eq!(before["cronOn"], true);
     let log = logs(served, &actor, 1).remove(0);
     assert!(log.contains("MSG: This is your cron execution"), "{log}");
     assert!(log.contains("user: admin"), "the owner: {log}");
+    let claims = log.lines().find_map(|line| line.strip_prefix("token: ")).unwrap_or_default();
+    let claims: Value = serde_json::from_str(claims).unwrap_or_else(|e| panic!("{e}: {log}"));
+    assert_eq!((&claims["sub"], &claims["tenant"]), (&json!("admin"), &json!("ABAX")), "{log}");
     let after = get(served, &format!("/actors/{actor}"));
     assert_ne!(after["cronNextEx"], before["cronNextEx"]);
+    (actor, log)
 }
 
 fn workers_come_and_go(served: &Served<'_>) {
@@ -114,12 +156,15 @@ fn workers_come_and_go(served: &Served<'_>) {
 
 #[test]
 fn what_nobody_sends_happens_on_one_machine() {
-    let machine = Machine::new();
+    let machine = Machine::with_settings("api.webhook_networks = [\"127.0.0.0/8\"]", "");
     machine.import_script("prints", PRINTS);
     let served = machine.serve();
     linked_actors_hear_of_each_other(&served);
+    an_actor_hears_by_a_webhook(&served);
     workers_come_and_go(&served);
-    a_schedule_executes_its_actor(&served);
+    let (actor, log) = a_schedule_executes_its_actor(&served);
+    // What it was given holds: the service has answered.
+    assert!(log.contains(&format!("\"id\":\"{actor}\"")), "{log}");
     served.stop(Duration::from_secs(20));
     machine.assert_clean();
 }
@@ -133,6 +178,7 @@ fn what_nobody_sends_happens_on_a_site() {
     let _other = two.api("api-2.log");
     let workers = [one.worker(&[]), two.worker(&[])];
     linked_actors_hear_of_each_other(&served);
+    an_actor_hears_by_a_webhook(&served);
     workers_come_and_go(&served);
     a_schedule_executes_its_actor(&served);
     for worker in workers {

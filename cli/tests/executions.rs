@@ -111,6 +111,11 @@ fn memory_and_exit_code_are_told() {
         assert_eq!(ended["exit_code"], code, "{ended:#}");
         assert_eq!(ended["final_state"]["ExitCode"], code, "{ended:#}");
         assert_eq!(ended["final_state"]["OOMKilled"], outcome == "out_of_memory", "{ended:#}");
+        assert_eq!(ended["final_state"]["Running"], false, "{ended:#}");
+        for moment in ["StartedAt", "FinishedAt"] {
+            let moment = ended["final_state"][moment].as_str().unwrap_or_default();
+            assert!(moment.len() == 24 && moment.ends_with('Z'), "{ended:#}");
+        }
     }
     served.stop(Duration::from_secs(20));
     machine.assert_clean();

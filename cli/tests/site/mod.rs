@@ -86,7 +86,7 @@ fn hosts(directory: &Path, of_database: &str, of_queue: Option<&str>) -> [Machin
     let mut top = format!(
         "[database]\n{of_database}password_file = {password:?}\n\
          [api]\nlisten = \"127.0.0.1:0\"\npublic_url = \"http://127.0.0.1:1\"\n\
-         signing_key_file = {key:?}\n"
+         webhook_networks = [\"127.0.0.0/8\"]\nsigning_key_file = {key:?}\n"
     );
     let secret_keys = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     let secret_keys = secret(directory, "secret.keys", secret_keys);
