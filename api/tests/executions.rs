@@ -235,6 +235,13 @@ async fn logs_are_there_while_the_container_runs() {
     let claim = claim(&running, &host).await;
     running.service.append_logs(&claim.key, 0, b"first \xff\n", false).await.unwrap();
     assert_eq!(ok(running.get(&path)).await["result"]["logs"], "first \u{fffd}\n");
+    // Nor is what is no text in the way of the end, or of who looks for it.
+    complete(&running, &claim, "").await;
+    assert_eq!(ok(running.get(&path)).await["result"]["logs"], "first \u{fffd}\n");
+    let shown = ok(running.get(&format!("/actors/{actor}/executions/{execution}"))).await;
+    assert_eq!(shown["result"]["status"], "COMPLETE");
+    let found = ok(running.get("/actors/search/logs?logs.like=first")).await;
+    assert_eq!(found["result"]["search"][0]["logs"], "first \u{fffd}\n");
 }
 
 /// Reads events until one holds `text`.
