@@ -1,18 +1,18 @@
-//! Who may call what: every route, by every kind of caller, with the verdict that
-//! follows from what the route needs and what the caller has. A route without a case
-//! here fails.
+//! Who may call what: every route, under every prefix, by every kind of caller, with
+//! the verdict that follows from what the route needs and what the caller has. A route
+//! without a case here fails.
 
 #![allow(clippy::unwrap_used, reason = "tests fail where something is missing")]
 
 mod service;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use abax_api::{Access, route_table};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use service::{Running, envelope, expect, ok, start};
+use service::{PREFIXES, Running, envelope, expect, ok, start};
 
 /// How much somebody may do with a thing; each includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,8 +62,22 @@ struct Case {
     method: Method,
     path: &'static str,
     needs: Needs,
-    /// What whoever may call it gets under `/v3/actors`.
+    /// What whoever may call it gets under Abaco's prefixes.
     answer: u16,
+}
+
+impl Case {
+    /// What whoever may call it gets under `prefix`.
+    fn answer_under(&self, prefix: &str) -> u16 {
+        let makes = ["/actors", "/actors/aliases", "/actors/configs"].contains(&self.path)
+            || self.path.ends_with("/nonces");
+        match (prefix, &self.method) {
+            ("/actors", &Method::POST) if makes => 201,
+            ("/actors", &Method::POST) if self.path.ends_with("/messages") => 202,
+            ("/actors", _) if self.path.ends_with("/{number}") => 404,
+            _ => self.answer,
+        }
+    }
 }
 
 fn cases() -> Vec<Case> {
@@ -193,6 +207,9 @@ impl Caller {
             Self::new(token("reader"), Read),
             Self::new(token("executor"), Execute),
             Self::new(token("updater"), Update),
+            // What such roles let do is not with others' things.
+            Self::new(Shows::Token("reader", "Internal/abaco-privileged"), Read),
+            Self::new(Shows::Token("updater", "Internal/abaco-limited"), Update),
             Self { alias: none, config: none, ..Self::new(token("ofactor"), Update) },
             Self { actor: none, config: none, ..Self::new(token("ofalias"), Update) },
             Self { actor: none, alias: none, ..Self::new(token("ofconfig"), Update) },
@@ -358,6 +375,18 @@ impl Things {
         case: &Case,
         caller: &Caller,
     ) -> RequestBuilder {
+        self.call_by(&case.method, running, prefix, case, caller)
+    }
+
+    /// As [`Things::call`], by this method.
+    fn call_by(
+        &self,
+        method: &Method,
+        running: &Running,
+        prefix: &str,
+        case: &Case,
+        caller: &Caller,
+    ) -> RequestBuilder {
         let actor = match caller.shows {
             Shows::Nonce(Nonce::OfAlias(_)) => &self.alias,
             _ => &self.actor,
@@ -381,7 +410,7 @@ impl Things {
             path = path.replace(&format!("{{{name}}}"), value);
         }
         let path = format!("{prefix}{}", path.strip_prefix("/actors").unwrap());
-        let mut request = running.stranger(case.method.clone(), &path);
+        let mut request = running.stranger(method.clone(), &path);
         request = match &caller.shows {
             Shows::Nothing => request,
             Shows::Token(user, role) => request.bearer_auth(running.token(user, "ABAX", &[*role])),
@@ -390,7 +419,7 @@ impl Things {
             }
             Shows::Nonce(nonce) => request.query(&[("x-nonce", self.id_of(*nonce))]),
         };
-        if case.method == Method::GET || case.method == Method::DELETE {
+        if [Method::GET, Method::HEAD, Method::DELETE].contains(method) {
             return request;
         }
         request.json(&match case.path {
@@ -433,6 +462,48 @@ async fn every_route_has_a_case() {
         cases().iter().map(|case| format!("{} {}", case.method, case.path)).collect();
     let missing: Vec<_> = routes.difference(&cases).collect();
     assert!(missing.is_empty(), "routes without a case: {missing:?}");
+    let gone: Vec<_> = cases.difference(&routes).collect();
+    assert!(gone.is_empty(), "cases without a route: {gone:?}");
+}
+
+/// The path of a route under `prefix`, with names of nothing in it.
+fn anywhere(prefix: &str, path: &str) -> String {
+    let path = path.replace(['{', '}'], "");
+    path.strip_prefix("/actors").map(|rest| format!("{prefix}{rest}")).unwrap_or(path)
+}
+
+#[tokio::test]
+async fn methods_are_told_to_anybody_and_no_other_is_served() {
+    let running = start().await;
+    let mut paths: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for route in route_table() {
+        let methods = paths.entry(route.path).or_default();
+        methods.insert(route.method.to_string());
+        methods.insert("OPTIONS".to_owned());
+        if route.method == Method::GET {
+            methods.insert("HEAD".to_owned());
+        }
+    }
+    for (path, methods) in &paths {
+        for prefix in PREFIXES {
+            let url = anywhere(prefix, path);
+            let told = |headers: &reqwest::header::HeaderMap| -> BTreeSet<String> {
+                headers["allow"].to_str().unwrap().split(", ").map(str::to_owned).collect()
+            };
+            let answer = running.stranger(Method::OPTIONS, &url).send().await.unwrap();
+            assert_eq!(answer.status(), StatusCode::OK, "{url}");
+            assert_eq!(told(answer.headers()), *methods, "{url}");
+            assert_eq!(answer.text().await.unwrap(), "", "{url}");
+            for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"] {
+                if methods.contains(method) {
+                    continue;
+                }
+                let answer = running.stranger(method.parse().unwrap(), &url).send().await.unwrap();
+                assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} {url}");
+                assert_eq!(told(answer.headers()), *methods, "{method} {url}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -442,36 +513,45 @@ async fn every_caller_gets_what_it_may_and_nothing_else() {
     let mut things = Things::make(&running, number).await;
     let callers = Caller::all();
     let mut wrong = Vec::new();
-    for case in cases() {
+    for (at, case) in cases().into_iter().enumerate() {
         for caller in callers.iter().filter(|caller| caller.is_for(&case)) {
             let name = format!("{} {} by {:?}", case.method, case.path, caller.shows);
-            let mut changed = false;
-            for prefix in ["/v3/actors", "/actors"] {
+            let may = caller.may(case.needs);
+            let mut prefixes: Vec<&str> = PREFIXES.to_vec();
+            if may && case.method == Method::DELETE {
+                // It is there once.
+                prefixes = vec![PREFIXES[number % PREFIXES.len()]];
+            }
+            let mut is_changed = may && case.method == Method::DELETE;
+            for prefix in prefixes {
                 let answer = things.call(&running, prefix, &case, caller).send().await.unwrap();
                 let status = answer.status().as_u16();
                 let text = answer.text().await.unwrap();
-                if caller.may(case.needs) {
-                    let refused = ["Not authorized", "No JWT", "Nonce does not"]
-                        .iter()
-                        .any(|words| text.contains(words));
-                    if status != case.answer || refused {
-                        wrong.push(format!("{name}: {status}, not {}: {text}", case.answer));
-                    }
-                    changed = case.method == Method::DELETE;
-                    break;
-                }
                 let expected: &[u16] = match (prefix, &caller.shows) {
+                    _ if may => &[case.answer_under(prefix)],
                     ("/actors", _) => caller.refusals(case.needs),
                     (_, Shows::Foreign(..)) if case.needs != Needs::Admin => &[400, 404],
                     (_, Shows::Nonce(_)) if case.needs == Needs::User => &[400, 404],
                     _ => &[400],
                 };
-                if !expected.contains(&status) {
+                let refused = ["Not authorized", "No JWT", "Nonce does not"]
+                    .iter()
+                    .any(|words| text.contains(words));
+                if !expected.contains(&status) || (may && refused) {
                     wrong.push(format!("{name} at {prefix}: {status}, not {expected:?}: {text}"));
-                    changed = true;
+                    is_changed = true;
+                }
+                // Whichever the dialect, one way leads to both.
+                if case.method == Method::GET && prefix == PREFIXES[at % PREFIXES.len()] {
+                    let call = things.call_by(&Method::HEAD, &running, prefix, &case, caller);
+                    let head = call.send().await.unwrap();
+                    let (found, body) = (head.status().as_u16(), head.text().await.unwrap());
+                    if found != status || !body.is_empty() {
+                        wrong.push(format!("HEAD of {name} at {prefix}: {found}: {body}"));
+                    }
                 }
             }
-            if changed {
+            if is_changed {
                 number += 1;
                 things = Things::make(&running, number).await;
             }
@@ -487,7 +567,9 @@ async fn what_was_refused_has_changed_nothing() {
     for case in cases() {
         for caller in Caller::all() {
             if !caller.may(case.needs) && caller.is_for(&case) {
-                things.call(&running, "/actors", &case, &caller).send().await.unwrap();
+                for prefix in PREFIXES {
+                    things.call(&running, prefix, &case, &caller).send().await.unwrap();
+                }
             }
         }
     }
