@@ -36,6 +36,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("service.queues", "default,gpu"),
     ("service.max_attempts", "4"),
     ("service.time_limit_seconds", "60"),
+    ("service.stop_grace_seconds", "11"),
     ("service.memory", "1g"),
     ("service.cpus", "1.5"),
     ("service.pids", "100"),

@@ -505,6 +505,44 @@ fn waiting_has_a_bound_and_killing_ends_everything() {
 }
 
 #[test]
+fn a_program_is_asked_to_stop_by_its_signal_and_one_that_would_not_notice_is_told_apart() {
+    let machine = Machine::new();
+    let traps = |signal: &str| {
+        format!("trap 'exit 43' {signal}; echo ready >/ready; while :; do sleep 0.05; done")
+    };
+    for (stop_signal, script, init, noticed) in [
+        (None, traps("TERM"), false, true),
+        (Some("SIGUSR1"), traps("USR1"), false, true),
+        (Some("no signal"), traps("TERM"), false, true),
+        (Some("SIGINT"), traps("TERM"), false, false),
+        (None, format!("trap '' TERM; {}", traps("INT")), false, false),
+        (None, traps("INT"), false, false),
+        (Some("KILL"), traps("TERM"), false, false),
+        // Whatever the program does with it: the reaper passes it on.
+        (None, traps("INT"), true, true),
+    ] {
+        let stop_signal = stop_signal.map(str::to_owned);
+        let container = machine.start(Options { init, stop_signal, ..args_of(&script) });
+        let ready = format!("{}/containers/{}/upper/ready", machine.root_text(), container.id());
+        wait_for("the trap is set", || Path::new(&ready).exists());
+        let what = format!("{script} by {}", container.stop_signal());
+        assert_eq!(container.ask_to_stop().unwrap(), noticed, "{what}");
+        if container.stop_signal().to_string() == "SIGKILL" {
+            // It needs no notice.
+        } else if noticed {
+            let exit = container.wait_timeout(Duration::from_secs(20)).unwrap().expect(&what);
+            let code = if init { 128 + libc::SIGTERM } else { 43 };
+            assert_eq!(exit.exit_code(), code, "{what}");
+            assert!(container.ask_to_stop().unwrap(), "one that has ended is fine: {what}");
+        } else {
+            assert_eq!(container.wait_timeout(Duration::from_millis(20)).unwrap(), None, "{what}");
+        }
+        container.delete().unwrap();
+    }
+    machine.assert_clean();
+}
+
+#[test]
 fn a_kept_container_s_record_and_files_stay_until_deleted_and_its_name_is_taken() {
     let machine = Machine::new();
     let root = machine.root.path();

@@ -66,6 +66,9 @@ pub struct Config {
     /// How long a stop waits for what runs; 30 s. What runs longer is given
     /// back to the queue.
     pub drain: Duration,
+    /// How long a container that is halted, or has run for too long, may take to end by
+    /// itself after it was asked; 10 s.
+    pub stop_grace: Duration,
     /// The longest an execution may run; no limit.
     pub time_limit: Option<Duration>,
     /// Limits of executions, where the actor sets none of its own; none, since each
@@ -97,6 +100,7 @@ impl Config {
             lease: Duration::from_secs(30),
             renew: Duration::from_secs(10),
             drain: Duration::from_secs(30),
+            stop_grace: Duration::from_secs(10),
             time_limit: None,
             limits: Limits::default(),
             log_limit_bytes: 1_000_000,

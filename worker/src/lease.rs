@@ -54,6 +54,8 @@ pub(crate) struct Stop {
 #[derive(Debug)]
 struct StopState {
     reason: Option<Interruption>,
+    /// Whether its container gets no time to end by itself.
+    at_once: bool,
     /// Whether there is a container to be stopped, or about to be one.
     begun: bool,
     /// When the lease is over for us, unless it is renewed before.
@@ -64,6 +66,7 @@ impl StopState {
     fn reason(&mut self) -> Option<Interruption> {
         if Instant::now() >= self.lease_until {
             self.reason = Some(Interruption::LeaseLost);
+            self.at_once = true;
         }
         self.reason
     }
@@ -83,6 +86,8 @@ impl Stop {
         if state.reason.is_none() || why == Interruption::LeaseLost {
             state.reason = Some(why);
         }
+        // Also where it was halted before, and has a little time left.
+        state.at_once |= why != Interruption::Halted;
         drop(state);
         // One byte is enough, and a pipe with a byte in it wakes all the same.
         let _ = self.waker.lock().expect("no holder of this lock panics").write(&[1]);
@@ -91,6 +96,14 @@ impl Stop {
     /// Why this execution must stop, if it must.
     pub(crate) fn reason(&self) -> Option<Interruption> {
         self.state().reason()
+    }
+
+    /// True when its container gets no time to end by itself: the lease is lost, or the
+    /// time of this worker is over.
+    pub(crate) fn at_once(&self) -> bool {
+        let mut state = self.state();
+        state.reason();
+        state.at_once
     }
 
     /// True when nothing may be written for this execution any more.
@@ -158,7 +171,7 @@ impl Running {
         lease_until: Instant,
     ) -> io::Result<(Entry, PipeReader)> {
         let (reader, writer) = io::pipe()?;
-        let state = StopState { reason: None, begun: false, lease_until };
+        let state = StopState { reason: None, at_once: false, begun: false, lease_until };
         let stop = Arc::new(Stop { state: Mutex::new(state), waker: Mutex::new(writer) });
         let mut running = self.0.lock().expect("no holder of this lock panics");
         running.insert(key.clone(), Arc::clone(&stop));
@@ -282,7 +295,9 @@ mod tests {
     fn nothing_holds_against_a_lost_lease() {
         let (entry, _reader) = entered(Duration::from_secs(100));
         entry.stop.interrupt(Interruption::Halted);
+        assert!(!entry.stop.at_once(), "it has time to end by itself");
         entry.stop.interrupt(Interruption::Draining);
+        assert!(entry.stop.at_once(), "which is over with this worker's");
         assert_eq!(entry.stop.reason(), Some(Interruption::Halted));
         entry.stop.interrupt(Interruption::LeaseLost);
         assert!(entry.stop.lost());

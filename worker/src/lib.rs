@@ -7,6 +7,7 @@
 //! consume   a slot, then a message ──► execute   one execution, from claim to result
 //! prepare   images before they are needed  ├─ image    the image, here or pulled once for all who wait
 //!                                        ├─ sandbox  options → container → outcome
+//!                                        ├─ watched  a container that runs, and how it is stopped
 //!                                        ├─ output   bounded, handed on while it runs
 //!                                        └─ results  what it sends back, as it comes
 //! lease     renews what runs here; ends what was halted, or taken from us
@@ -31,6 +32,7 @@ mod output;
 mod prepare;
 mod results;
 mod sandbox;
+mod watched;
 
 pub use config::{AccessTokens, Config};
 pub use consume::{RunError, run};

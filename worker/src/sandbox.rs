@@ -29,6 +29,7 @@ use crate::output::Output;
 use crate::results::{self, Results};
 use crate::trace::TRACEPARENT;
 use crate::trouble::is_of_host;
+use crate::watched::Watched;
 
 /// What containers are made of and with.
 #[derive(Debug)]
@@ -151,7 +152,14 @@ impl Sandbox {
         metrics::container_started(begun - ready);
 
         let running = info_span!("run").entered();
-        let watched = Watched { live, container: &container, stop, wake, results: &results };
+        let watched = Watched {
+            live,
+            container: &container,
+            stop,
+            wake,
+            results: &results,
+            grace: config.stop_grace,
+        };
         let stopped = watched.attend(time_limit(config, &claim.actor), &mut output, begun);
         let exit = container.wait();
         let finished = live.reached(Phase::Exited);
@@ -173,11 +181,7 @@ impl Sandbox {
             Ok(exit) => {
                 let code = exit.exit_code();
                 let (outcome, reason) = match stopped {
-                    Some(Stopped::Time(limit)) => (
-                        Outcome::TimedOut,
-                        format!("killed: ran longer than the limit of {} s", limit.as_secs_f64()),
-                    ),
-                    Some(Stopped::Told) => (Outcome::Cancelled, "halted".to_owned()),
+                    Some(stopped) => (stopped.outcome(), stopped.reason(&container)),
                     None if exit.out_of_memory => {
                         (Outcome::OutOfMemory, out_of_memory(limits, used.peak_memory_bytes))
                     }
@@ -299,95 +303,6 @@ struct PipeError(#[source] io::Error);
 #[error("could not open a socket for the results")]
 struct SocketError(#[source] io::Error);
 
-/// Why we ended the container ourselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopped {
-    Time(Duration),
-    Told,
-}
-
-/// A running container, with all that may happen to it.
-struct Watched<'a> {
-    live: &'a Live,
-    container: &'a Container,
-    stop: &'a Stop,
-    wake: &'a PipeReader,
-    results: &'a UnixDatagram,
-}
-
-/// What there is no room for is looked at again after this.
-const NO_ROOM: Duration = Duration::from_millis(50);
-
-impl Watched<'_> {
-    /// Reads output and results until the first process ends; ends it itself when
-    /// the time is over or it is told to.
-    fn attend(
-        &self,
-        time_limit: Option<Duration>,
-        output: &mut PipeReader,
-        begun: Instant,
-    ) -> Option<Stopped> {
-        let Self { live, container, stop, wake, results } = *self;
-        let mut stopped = None;
-        let mut open = true;
-        loop {
-            if stopped.is_none() {
-                let over = time_limit.filter(|limit| begun.elapsed() >= *limit);
-                stopped = match stop.reason() {
-                    Some(_) => Some(Stopped::Told),
-                    None => over.map(Stopped::Time),
-                };
-                if stopped.is_some() {
-                    container.kill_all();
-                }
-            }
-            // The lease may be longer by then.
-            let mut left = stopped.is_none().then(|| {
-                let lease = stop.lease_left();
-                let limit = time_limit.map(|limit| limit.saturating_sub(begun.elapsed()));
-                limit.map_or(lease, |limit| limit.min(lease))
-            });
-            let mut fds = vec![PollFd::from_borrowed_fd(container.pidfd(), PollFlags::IN)];
-            // A wake-up that has been heard would ring for ever.
-            if stopped.is_none() {
-                fds.push(PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN));
-            }
-            let at_output = open.then(|| {
-                fds.push(PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN));
-                fds.len() - 1
-            });
-            let at_results = live.results.has_room().then(|| {
-                fds.push(PollFd::from_borrowed_fd(results.as_fd(), PollFlags::IN));
-                fds.len() - 1
-            });
-            if at_results.is_none() {
-                left = Some(left.map_or(NO_ROOM, |left| left.min(NO_ROOM)));
-            }
-            // Rounded up by the type: seconds and nanoseconds.
-            let timeout = left.and_then(|left| left.try_into().ok());
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(_) => {
-                    // Out of memory, at worst: waiting for the process still works.
-                    return stopped;
-                }
-            }
-            let happened = |at: Option<usize>| at.is_some_and(|at| !fds[at].revents().is_empty());
-            let (written, sent) = (happened(at_output), happened(at_results));
-            let ended = !fds[0].revents().is_empty();
-            if written {
-                open = read(live, output);
-            }
-            if sent {
-                live.results.read(results, &live.output, false);
-            }
-            if ended {
-                return stopped;
-            }
-        }
-    }
-}
-
 /// What the container wrote before it ended and nobody has read yet.
 fn drain(live: &Live, output: &mut PipeReader) {
     while read(live, output) {
@@ -400,7 +315,7 @@ fn drain(live: &Live, output: &mut PipeReader) {
 }
 
 /// One read; false at the end of the output.
-fn read(live: &Live, output: &mut PipeReader) -> bool {
+pub(crate) fn read(live: &Live, output: &mut PipeReader) -> bool {
     let mut buffer = [0_u8; 64 * 1024];
     match io::Read::read(output, &mut buffer) {
         Ok(0) => false,

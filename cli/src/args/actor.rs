@@ -320,7 +320,7 @@ pub(crate) struct ActorExecutions {
 pub(crate) struct ActorHalt {
     /// Id, alias or name
     pub(crate) actor: String,
-    /// The executions' ids
+    /// The executions' ids; what runs is asked to end first, and killed if it does not
     #[arg(required = true, value_name = "EXECUTION")]
     pub(crate) executions: Vec<String>,
 }

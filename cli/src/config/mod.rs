@@ -103,6 +103,7 @@ pub(crate) struct Service {
     pub(crate) queues: Vec<String>,
     pub(crate) max_attempts: u32,
     pub(crate) time_limit_seconds: Option<u64>,
+    pub(crate) stop_grace_seconds: u64,
     pub(crate) memory: Option<String>,
     pub(crate) cpus: Option<f64>,
     pub(crate) pids: Option<u64>,
@@ -358,7 +359,7 @@ mod tests {
              [registries.mirrors]\n\"docker.io\" = [\"https://mirror.example.org\"]\n\
              [network]\nbridge = \"br1\"\nsubnet = \"10.9.0.0/16\"\n\
              [service]\nlisten = \"0.0.0.0:80\"\nslots = 3\ndrain_seconds = 5\nlease_seconds = 60\nqueues = [\"a\"]\n\
-             time_limit_seconds = 60\nmemory = \"1g\"\ncpus = 2\npids = 100\n\
+             time_limit_seconds = 60\nstop_grace_seconds = 1\nmemory = \"1g\"\ncpus = 2\npids = 100\n\
              log_limit_bytes = 1000\nmax_attempts = 2\npublic_url = \"https://a.example\"\n\
              execution_retention_days = 30\nworkers_per_actor = 2\nworker_idle_seconds = 3\n\
              sync_worker_idle_seconds = 4\nworker_ttl_seconds = 5\n\

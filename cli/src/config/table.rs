@@ -103,6 +103,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "How often an execution is tried when its host dies.";
     "service.time_limit_seconds" "ABAX_SERVICE_TIME_LIMIT_SECONDS" ["serve --time-limit", "worker --time-limit"] Whole(1, MAX), Words("no limit"),
         "The longest that an execution may run.";
+    "service.stop_grace_seconds" "ABAX_SERVICE_STOP_GRACE_SECONDS" [] Whole(0, DAY), Value("10"),
+        "How long an execution that is halted, or has run for too long, may take to end by itself before it is killed.";
     "service.memory" "ABAX_SERVICE_MEMORY" ["serve --memory"] Size, Words("no limit"),
         "Memory of an execution whose actor sets none.";
     "service.cpus" "ABAX_SERVICE_CPUS" [] Number, Words("no limit"),

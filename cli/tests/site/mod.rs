@@ -34,13 +34,22 @@ pub struct Site {
 impl Site {
     /// A site whose database is ready.
     pub fn new(queue: Queue) -> Self {
-        let site = Self::unmigrated(queue);
+        Self::with_settings(queue, "")
+    }
+
+    /// The same, with more lines in `[service]`.
+    pub fn with_settings(queue: Queue, service: &str) -> Self {
+        let site = Self::unmigrated_with(queue, service);
         site.hosts[0].ok(&["migrate"]);
         site
     }
 
     /// A site whose database is empty.
     pub fn unmigrated(queue: Queue) -> Self {
+        Self::unmigrated_with(queue, "")
+    }
+
+    fn unmigrated_with(queue: Queue, service: &str) -> Self {
         let database = Postgres::start().unwrap();
         let broker = (queue == Queue::RabbitMq).then(|| Broker::share().unwrap());
         let directory = tempfile::tempdir().unwrap();
@@ -48,7 +57,7 @@ impl Site {
         let of_queue = broker.as_ref().map(|broker| {
             format!("url = \"{}\"\nprefix = \"{}\"\n", broker.url(), broker.prefix())
         });
-        let hosts = hosts(directory.path(), &of_database, of_queue.as_deref());
+        let hosts = hosts(directory.path(), &of_database, of_queue.as_deref(), service);
         Self { hosts, database, broker, tls_broker: None, directory }
     }
 
@@ -67,7 +76,7 @@ impl Site {
         );
         let of_queue =
             format!("url = \"{}\"\nca_file = {:?}\n", broker.url(), broker.authority().unwrap());
-        let hosts = hosts(directory.path(), &of_database, Some(&of_queue));
+        let hosts = hosts(directory.path(), &of_database, Some(&of_queue), "");
         Self { hosts, database, broker: None, tls_broker: Some(broker), directory }
     }
 
@@ -79,8 +88,13 @@ impl Site {
     }
 }
 
-/// Two hosts with these lines in their sections `[database]` and `[queue]`.
-fn hosts(directory: &Path, of_database: &str, of_queue: Option<&str>) -> [Machine; 2] {
+/// Two hosts with these lines in their sections `[database]`, `[queue]` and `[service]`.
+fn hosts(
+    directory: &Path,
+    of_database: &str,
+    of_queue: Option<&str>,
+    service: &str,
+) -> [Machine; 2] {
     let key = secret(directory, "signing.key", "0123456789abcdef0123456789abcdef");
     let password = secret(directory, "password", PASSWORD);
     let mut top = format!(
@@ -94,8 +108,9 @@ fn hosts(directory: &Path, of_database: &str, of_queue: Option<&str>) -> [Machin
         top.push_str(&format!("[queue]\n{of_queue}password_file = {password:?}\n"));
     }
     ["one", "two"].map(|name| {
-        let of_service =
-            format!("lease_seconds = 3\ndrain_seconds = 5\nsecret_keys_file = {secret_keys:?}");
+        let of_service = format!(
+            "lease_seconds = 3\ndrain_seconds = 5\nsecret_keys_file = {secret_keys:?}\n{service}"
+        );
         let top = format!("{top}[worker]\nname = \"{name}\"\nslots = 4\n");
         let mut machine = Machine::with_settings(&top, &of_service);
         machine.token = Some(machine.ok(&["token"]));

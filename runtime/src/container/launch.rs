@@ -17,6 +17,7 @@ use super::handshake::{
 };
 use super::provisions;
 use super::record::{self, Record, RecordError, now};
+use super::signal::{self, ContainerSignal};
 use super::spec::{self, Place};
 use super::{ContainerId, Exit, ExitStatus, Isolation, Launcher, Options, Status, Stdio};
 use crate::Runtime;
@@ -24,6 +25,7 @@ use crate::cgroup::{Cgroup, CgroupError, Hierarchy, Usage};
 use crate::image::Image;
 use crate::network::{self, Attachment, Bridge, Mode, NetworkError};
 use crate::security::{capabilities, seccomp};
+use crate::sys::process::pidfd_send_signal;
 
 /// Why a container was not created. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -438,6 +440,28 @@ impl Container {
         match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What asks it to stop: the image's word for it or its caller's, or else SIGTERM.
+    pub fn stop_signal(&self) -> ContainerSignal {
+        let named = lock(&self.record).stop_signal.as_deref().and_then(ContainerSignal::parse);
+        named.unwrap_or(ContainerSignal::TERM)
+    }
+
+    /// Asks it to stop, by its stop signal to init. False: init makes nothing of that signal, and
+    /// will not end by it, so that there is nothing to wait for.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the signal.
+    pub fn ask_to_stop(&self) -> io::Result<bool> {
+        let signal = self.stop_signal();
+        // Before the signal: if the process is another's by then, ours has ended and gets none.
+        let noticed = signal::is_noticed(self.pid, signal).unwrap_or(true);
+        match pidfd_send_signal(self.pidfd.as_fd(), signal.number()) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(true),
+            sent => sent.map(|()| noticed),
         }
     }
 

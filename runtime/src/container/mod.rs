@@ -19,6 +19,7 @@
 mod devices;
 mod directory;
 mod record;
+mod signal;
 mod spec;
 mod status;
 
@@ -47,6 +48,7 @@ pub use launch::{Container, CreateError, DeleteError, StartError, WaitError};
 pub use launcher::{Launcher, LauncherError, run_launcher_if_asked};
 pub use record::{Record, RecordError};
 pub use remove::{RemoveError, Running, remove};
+pub use signal::ContainerSignal;
 pub use status::Status;
 pub use sweep::SweepError;
 pub(crate) use sweep::sweep;
@@ -96,7 +98,7 @@ pub struct Options {
     pub keep: bool,
     /// The host's CA bundle, shown to the container and named in the variables that programs look at.
     pub ca_bundle: Option<PathBuf>,
-    /// What asks it to stop, for the record: the image's or SIGTERM by default.
+    /// What asks it to stop: the image's or SIGTERM by default.
     pub stop_signal: Option<String>,
 }
 

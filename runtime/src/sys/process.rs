@@ -31,6 +31,21 @@ impl SingleThreaded {
     }
 }
 
+/// Sends a signal of any number, those for programs' own use among them: pidfd_send_signal(2),
+/// Linux 5.1.
+///
+/// # Errors
+///
+/// `ESRCH`: the process has ended. `EINVAL`: no such signal.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let (fd, no_information, no_flags) =
+        (pidfd.as_raw_fd(), std::ptr::null::<libc::siginfo_t>(), 0);
+    // SAFETY: pidfd_send_signal(2) reads no memory of ours where there is no siginfo.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_information, no_flags) };
+    if sent == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Where clone3(2) returned.
 #[derive(Debug)]
 pub(crate) enum Cloned {

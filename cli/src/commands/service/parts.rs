@@ -135,6 +135,7 @@ pub(super) fn worker(
     config.lease = Duration::from_secs(service.lease_seconds);
     config.renew = config.lease / 3;
     config.time_limit = service.time_limit_seconds.map(Duration::from_secs);
+    config.stop_grace = Duration::from_secs(service.stop_grace_seconds);
     config.log_limit_bytes = service.log_limit_bytes;
     let DefaultLimits { memory_bytes, nano_cpus } = default_limits(settings)?;
     config.limits = Limits { memory_bytes, nano_cpus, pids: service.pids, ..Limits::default() };
