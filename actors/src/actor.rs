@@ -9,9 +9,13 @@
 //! An image update is a PUT with another image, or with `force`; it raises the
 //! revision. While an actor is in ERROR its messages wait; the execution whose
 //! start showed the error has ended with that reason.
+//!
+//! An actor whose image cannot be had now rests ([`Rest`]): it keeps its status, and
+//! its messages wait, until the image is tried again. An update ends the rest.
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Time;
 use crate::config::Config;
@@ -93,7 +97,43 @@ pub struct Actor {
     /// The workers that an admin asked for: so many executions may run at once,
     /// though its own limit is lower.
     pub wanted_workers: u32,
+    /// Where its image could not be had.
+    pub rest: Option<Rest>,
 }
+
+/// A pause of an actor whose image could not be had. Nothing of it is claimed until
+/// it is over, and then one execution at a time until a host has the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// How often in a row the image could not be had.
+    pub failures: u32,
+    /// When it is tried again.
+    pub until: Time,
+}
+
+impl Rest {
+    /// What follows at `now`, after `before`. None while that lasts: further failures
+    /// are those that were under way when it began.
+    pub(crate) fn after(before: Option<Self>, now: Time) -> Option<Self> {
+        if before.is_some_and(|before| before.is_on(now)) {
+            return None;
+        }
+        let failures = before.map_or(0, |before| before.failures);
+        let pause = FIRST_REST.saturating_mul(2_u32.saturating_pow(failures)).min(LONGEST_REST);
+        Some(Self { failures: failures.saturating_add(1), until: now.after(pause) })
+    }
+
+    /// Whether it lasts at `now`.
+    #[must_use]
+    pub fn is_on(&self, now: Time) -> bool {
+        self.until > now
+    }
+}
+
+/// How long an actor rests whose image could not be had; twice as long after each
+/// further failure.
+const FIRST_REST: Duration = Duration::from_secs(5);
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 impl Actor {
     /// Tenant and id: Abaco's internal key, which containers get to see.
@@ -115,6 +155,9 @@ impl Actor {
         self.mem_limit.as_deref().and_then(parse_memory)
     }
 }
+
+/// What a READY actor has as message: one blank, as in Abaco.
+pub(crate) const READY_MESSAGE: &str = " ";
 
 /// Where an actor stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -532,6 +575,21 @@ mod tests {
             ("99999999999999999999g", None),
         ] {
             assert_eq!(parse_memory(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn rests_grow_and_those_that_failed_meanwhile_do_not_count() {
+        let mut now = Time::from_micros(1_800_000_000_000_000);
+        let mut rest = None;
+        for seconds in [5, 10, 20, 40, 60, 60] {
+            let until = now.after(Duration::from_secs(seconds));
+            let next = Rest::after(rest, now).unwrap();
+            assert_eq!(next.until, until, "{seconds}");
+            let meanwhile = now.after(Duration::from_secs(1));
+            assert_eq!(Rest::after(Some(next), meanwhile), None);
+            assert!(next.is_on(meanwhile) && !next.is_on(until));
+            (rest, now) = (Some(next), until);
         }
     }
 

@@ -52,7 +52,7 @@ mod queue;
 
 mod store;
 
-pub use actor::{Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, TokenSetting};
+pub use actor::{Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, Rest, TokenSetting};
 pub use actor_config::{ActorConfig, ActorConfigUpdate, NewActorConfig};
 pub use alias::Alias;
 pub use clock::{Clock, Time};

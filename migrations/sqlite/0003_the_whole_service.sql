@@ -16,6 +16,10 @@ alter table actors add column cron_on boolean not null default false;
 -- From where its times are counted, and the next of them.
 alter table actors add column cron_start_us bigint;
 alter table actors add column cron_next_us bigint;
+-- Where its image could not be had: how often in a row, and from when it is tried
+-- again. Until then nothing of it is claimed.
+alter table actors add column rests bigint not null default 0;
+alter table actors add column rests_until_us bigint;
 
 create index actors_by_cron on actors (cron_next_us) where cron_next_us is not null;
 create index actors_by_tenant on actors (tenant, created_us);

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use abax_actors::{
-    ActorId, Chain, Claim, ClaimKey, Delivery, Error, Finish, HostId, HostInfo, Outcome, Phases,
-    PinnedImage, RevisionImage, Service,
+    Actor, ActorId, Chain, Claim, ClaimKey, Delivery, Error, Finish, HostId, HostInfo, Outcome,
+    Phases, PinnedImage, Rest, RevisionImage, Service,
 };
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
@@ -27,7 +27,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// What ends sooner than this is not asked whether it shall end: the question
 /// costs more than the answer is worth.
 const LISTEN_AFTER: Duration = Duration::from_millis(50);
-/// How long an execution waits whose image cannot be had now.
+/// How long an execution waits that this host could not start.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// What all executions of this process share.
@@ -53,6 +53,22 @@ impl Host {
     ) -> Result<PinnedImage, PinError> {
         let pinned = self.service.pin_image(actor, image, found).await;
         pinned.map_err(PinError::Service)?.ok_or(PinError::Gone)
+    }
+
+    /// Lets an actor rest whose image a registry did not give. Who looks at the actor
+    /// sees why; the log says it once, however often it is tried.
+    pub(crate) async fn lacks_image(&self, actor: &Actor, error: &str) {
+        let reason = format!("waiting for image {}: {error}", actor.image);
+        match self.service.actor_rests(&actor.id, actor.revision, &reason).await {
+            Ok(Some(Rest { failures: 1, until })) => {
+                let until = until.iso_millis();
+                warn!(error, actor.id = %actor.id, "actor {} rests until {until}", actor.id);
+            }
+            Ok(_) => debug!(error, actor.id = %actor.id, "an image could not be had"),
+            Err(error) => {
+                warn!(error = %Chain(&error), "could not let actor {} rest", actor.id);
+            }
+        }
     }
 }
 
@@ -126,6 +142,7 @@ async fn carry_out(
                 finish: Finish::new(Outcome::CouldNotStart, "the worker failed; see its log"),
                 may_pass: false,
                 of_host: false,
+                lacks_image: false,
                 container: None,
             }
         }
@@ -136,6 +153,9 @@ async fn carry_out(
     } else if ended.container.is_some() {
         host.trouble.started();
     }
+    if ended.lacks_image && !entry.stop.at_once() {
+        host.lacks_image(&claim.actor, &ended.finish.reason).await;
+    }
     match entry.stop.reason() {
         // Another worker has it; what we know of it is of no use to anybody.
         Some(Interruption::LeaseLost) => dropped(&key),
@@ -144,7 +164,10 @@ async fn carry_out(
         {
             give_back(&host, &key).await;
         }
-        // Where a halt is asked for, this ends it as cancelled.
+        // Where a halt is asked for, these end it as cancelled. It waits with its actor.
+        None | Some(Interruption::Halted) if ended.may_pass && ended.lacks_image => {
+            give_back(&host, &key).await;
+        }
         None | Some(Interruption::Halted) if ended.may_pass => {
             let reason = &ended.finish.reason;
             warn!(error = %reason, "execution {} could not start", key.execution);

@@ -52,6 +52,11 @@ impl ImageError {
             _ => is_of_host(self),
         }
     }
+
+    /// True where a registry did not give it, and this host is not to blame.
+    pub(crate) fn is_of_registry(&self) -> bool {
+        matches!(self, Self::Pull { .. }) && !is_of_host(self)
+    }
 }
 
 /// What identifies one version of the list of images on disk.

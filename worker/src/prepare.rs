@@ -68,6 +68,11 @@ async fn one(host: Arc<Host>, preparation: Preparation) {
             info!(actor.id = %actor.id, "image {} of actor {} is ready", actor.image, actor.id);
             host.service.actor_ready(&actor.id, actor.revision, &host.id).await
         }
+        Ok(Err(error)) if error.is_transient() && error.is_of_registry() => {
+            let error = Chain(&error).to_string();
+            host.lacks_image(actor, &error).await;
+            return;
+        }
         // It comes back after a while. Who looks at the actor sees why; the log
         // says it once, however often it is tried.
         Ok(Err(error)) if error.is_transient() => {

@@ -65,6 +65,8 @@ pub(crate) struct Ended {
     pub(crate) may_pass: bool,
     /// True: this host failed, whatever was to run.
     pub(crate) of_host: bool,
+    /// True: no host could have had the image in this moment, whatever the message.
+    pub(crate) lacks_image: bool,
     pub(crate) container: Option<Container>,
 }
 
@@ -74,6 +76,7 @@ impl Ended {
             finish: Finish::new(outcome, reason),
             may_pass: false,
             of_host: false,
+            lacks_image: false,
             container: None,
         }
     }
@@ -109,8 +112,8 @@ impl Sandbox {
         let image = match image {
             Ok(image) => image,
             Err(error) => {
-                let may_pass = error.is_transient();
-                return Ended { may_pass, ..Ended::could_not_start(&error) };
+                let (may_pass, lacks_image) = (error.is_transient(), error.is_of_registry());
+                return Ended { may_pass, lacks_image, ..Ended::could_not_start(&error) };
             }
         };
         live.reached(Phase::ImageReady);
@@ -201,7 +204,13 @@ impl Sandbox {
             runtime,
             peak_memory_bytes: used.peak_memory_bytes,
         };
-        Ended { finish, may_pass: false, of_host: false, container: Some(container) }
+        Ended {
+            finish,
+            may_pass: false,
+            of_host: false,
+            lacks_image: false,
+            container: Some(container),
+        }
     }
 
     fn options(

@@ -203,11 +203,21 @@ impl Broker {
         });
     }
 
+    /// After an actor began to rest, for `pause`: calls for hosts again then.
+    pub(crate) fn rests(&self, actor: &ActorId, pause: Duration) {
+        let (broker, actor) = (self.clone(), actor.clone());
+        // No flush waits for this.
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            broker.changed(&actor);
+        });
+    }
+
     async fn activate_beside(&self, execution: &ExecutionId) -> Result<(), Error> {
         let (now, default) = (self.0.clock.now(), self.0.workers_per_actor);
         let mut c = self.0.store.read().await?;
         let work = activations::work_beside(&mut c, execution, now, default).await?;
-        if let Some(work) = work.filter(|work| work.waiting > 0) {
+        if let Some(work) = work.filter(|work| work.runnable && work.waiting > 0) {
             self.activate(work.activation);
         }
         Ok(())

@@ -134,7 +134,9 @@ impl Embedded {
         }
         let began = Instant::now();
         let default_capacity = self.0.workers_per_actor;
-        let mut candidates = store::waiting::candidates(&mut connection, default_capacity).await?;
+        let now = self.0.clock.now();
+        let mut candidates =
+            store::waiting::candidates(&mut connection, now, default_capacity).await?;
         candidates.retain(|candidate| classes.contains(&candidate.class));
         let short = candidates.len() < SHORT;
         looked.line = self.0.taken().turns.line_up(candidates);

@@ -72,6 +72,15 @@ impl Queue {
         }
     }
 
+    /// Says that nothing of an actor may run for `pause`, and that it may then.
+    pub(crate) fn rests(&self, actor: &ActorId, pause: Duration) {
+        match self {
+            // Whoever looks then finds it.
+            Self::Embedded(_) => {}
+            Self::Broker(broker) => broker.rests(actor, pause),
+        }
+    }
+
     /// Says that an actor changed, or its waiting list: something may run that
     /// could not.
     pub(crate) fn actor_changed(&self, actor: &ActorId) {
@@ -133,18 +142,21 @@ pub(crate) struct Capacity {
     pub(crate) max_workers: Option<u32>,
     /// What an admin asked for.
     pub(crate) wanted_workers: u32,
+    /// Its image could not be had the last time, so that one is enough to see
+    /// whether it can be now.
+    pub(crate) on_trial: bool,
 }
 
 impl Capacity {
     pub(crate) fn of(actor: &Actor) -> Self {
-        let &Actor { stateless, max_workers, wanted_workers, .. } = actor;
-        Self { stateless, max_workers, wanted_workers }
+        let &Actor { stateless, max_workers, wanted_workers, rest, .. } = actor;
+        Self { stateless, max_workers, wanted_workers, on_trial: rest.is_some() }
     }
 
     /// How many, where actors that do not say may run `default`.
     pub(crate) fn at_once(self, default: u32) -> u64 {
         let limit = self.max_workers.unwrap_or(default).max(self.wanted_workers).max(1);
-        if self.stateless { u64::from(limit) } else { 1 }
+        if self.stateless && !self.on_trial { u64::from(limit) } else { 1 }
     }
 }
 

@@ -84,7 +84,12 @@ mod tests {
             actor: ActorId::generate(),
             tenant: Tenant::new(tenant),
             class: "default".to_owned(),
-            capacity: Capacity { stateless: true, max_workers: None, wanted_workers: 0 },
+            capacity: Capacity {
+                stateless: true,
+                max_workers: None,
+                wanted_workers: 0,
+                on_trial: false,
+            },
         };
         let (a1, a2, a3, b1) = (candidate("a"), candidate("a"), candidate("a"), candidate("b"));
         let names = HashMap::from([

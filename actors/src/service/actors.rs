@@ -4,7 +4,9 @@ use tokio::time::Instant;
 
 use super::events::check_link;
 use super::{POLL, Service, authorized, authorized_and_locked};
-use crate::actor::{Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, TokenSetting};
+use crate::actor::{
+    Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, READY_MESSAGE, TokenSetting,
+};
 use crate::cron::Cron;
 use crate::error::Error;
 use crate::id::ActorId;
@@ -68,6 +70,7 @@ impl Service {
             mounts: Vec::new(),
             cron,
             wanted_workers: 0,
+            rest: None,
         };
         apply(&mut actor, new, token);
         actor.place(&self.host_access(&caller.tenant));
@@ -114,7 +117,7 @@ impl Service {
 
     /// Replaces an actor's settings; needs UPDATE. Another image, or `force`, is
     /// an image update: SUBMITTED again, and the next revision, for which `force`
-    /// asks the registry anew. Executions that run end with the image they have. Who
+    /// asks the registry anew. An actor that rests is tried at once. Executions that run end with the image they have. Who
     /// is neither the owner nor an admin has UPDATE in its own name from now on.
     ///
     /// # Errors
@@ -185,6 +188,12 @@ impl Service {
                         actor.status = ActorStatus::Submitted;
                         actor.status_message = String::new();
                         actor.revision += 1;
+                    }
+                    if actor.rest.take().is_some() && !is_new_image {
+                        actor.status_message = match actor.status {
+                            ActorStatus::Ready => READY_MESSAGE.to_owned(),
+                            _ => String::new(),
+                        };
                     }
                     let has_new_link = settings.link != actor.link;
                     if rewrite.names() {

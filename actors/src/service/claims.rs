@@ -345,7 +345,7 @@ impl Service {
     }
 
     /// Notes that a claim reached `phase` now. `ImageReady` makes a SUBMITTED
-    /// actor READY. False when the claim is lost.
+    /// actor READY, and ends the rest of one that rested. False when the claim is lost.
     ///
     /// # Errors
     ///
@@ -353,12 +353,18 @@ impl Service {
     pub async fn record_phase(&self, claim: &ClaimKey, phase: Phase) -> Result<bool, Error> {
         let now = self.0.clock.now();
         let key = claim.clone();
-        let (held, noted) = self
+        let (held, rested, noted) = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let ClaimKey { execution, epoch } = &key;
+                    let rested = match phase {
+                        Phase::ImageReady => {
+                            store::actors::end_rest_by(c, execution, *epoch).await?
+                        }
+                        _ => None,
+                    };
                     let held =
                         store::executions::record_phase(c, execution, *epoch, phase, now).await?;
                     let mut noted = Noted::default();
@@ -368,11 +374,14 @@ impl Service {
                     {
                         noted = became_ready(c, &actor, execution, now).await?;
                     }
-                    Ok((held, noted))
+                    Ok((held, rested, noted))
                 })
             })
             .await?;
         self.tell(noted);
+        if let Some(actor) = rested {
+            self.0.queue.actor_changed(&actor);
+        }
         self.changed(&claim.execution);
         Ok(held)
     }
@@ -502,7 +511,8 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
         return Ok(Claimed::Gone);
     }
     // Capacity and order are decided here, whatever the queue delivered.
-    if !matches!(actor.status, ActorStatus::Submitted | ActorStatus::Ready) {
+    let rests = actor.rest.is_some_and(|rest| rest.is_on(now));
+    if !matches!(actor.status, ActorStatus::Submitted | ActorStatus::Ready) || rests {
         return Ok(Claimed::NoRoom);
     }
     let capacity = Capacity::of(&actor).at_once(default_capacity);

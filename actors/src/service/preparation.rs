@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::events::{Noted, note};
 use super::{POLL, Service};
-use crate::actor::{Actor, ActorStatus};
+use crate::actor::{Actor, ActorStatus, READY_MESSAGE, Rest};
 use crate::clock::{Clock, Time};
 use crate::error::Error;
 use crate::event::{Event, EventKind};
@@ -53,7 +53,8 @@ impl Service {
         loop {
             let changed = self.0.actors_changed.notified();
             let mut c = self.0.store.read().await?;
-            let mut actors = store::actors::to_prepare(&mut c).await?;
+            let now = self.0.clock.now();
+            let mut actors = store::actors::to_prepare(&mut c, now).await?;
             actors.retain(|actor| classes.contains(&actor.queue));
             if let Some((actor, guard)) = self.0.preparing.begin(actors, &self.0.clock) {
                 // Another receiver may find more.
@@ -114,8 +115,7 @@ impl Service {
         revision: i64,
         host: &HostId,
     ) -> Result<bool, Error> {
-        // One blank, as in Abaco.
-        self.set_actor_status(actor, revision, ActorStatus::Ready, " ", Some(host)).await
+        self.set_actor_status(actor, revision, ActorStatus::Ready, READY_MESSAGE, Some(host)).await
     }
 
     /// Says which image a host found for a revision of an actor, and hears which one
@@ -158,6 +158,47 @@ impl Service {
         self.set_actor_status(actor, revision, ActorStatus::Submitted, reason, None).await
     }
 
+    /// Says that the image of an actor at `revision` could not be had, for a `reason`
+    /// that may pass: the actor rests, longer each time, and its message says why and
+    /// until when. What was claimed for it is given back besides. None where it rests
+    /// already, is not at that revision any more, or runs nothing anyway.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn actor_rests(
+        &self,
+        actor: &ActorId,
+        revision: i64,
+        reason: &str,
+    ) -> Result<Option<Rest>, Error> {
+        let now = self.0.clock.now();
+        let (id, reason) = (actor.clone(), reason.to_owned());
+        let rest = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let Some(actor) = store::actors::lock(c, &id).await? else { return Ok(None) };
+                    let runs = matches!(actor.status, ActorStatus::Submitted | ActorStatus::Ready);
+                    if actor.revision != revision || !runs {
+                        return Ok(None);
+                    }
+                    let Some(rest) = Rest::after(actor.rest, now) else { return Ok(None) };
+                    let message = format!("{reason}; next try at {}", rest.until.iso_millis());
+                    store::actors::set_rest(c, &id, rest, &message).await?;
+                    Ok(Some(rest))
+                })
+            })
+            .await?;
+        if let Some(rest) = rest {
+            let pause = rest.until.micros().saturating_sub(now.micros());
+            let pause = Duration::from_micros(u64::try_from(pause).unwrap_or(0));
+            self.0.queue.rests(actor, pause);
+        }
+        Ok(rest)
+    }
+
     /// Says that the image of an actor at `revision` cannot be had, and why: the
     /// actor is in ERROR until its owner updates it, and its messages wait. Not
     /// for faults of ours or of the network that pass: those are retried.
@@ -184,14 +225,18 @@ impl Service {
     ) -> Result<bool, Error> {
         let now = self.0.clock.now();
         let (id, message, host) = (actor.clone(), message.to_owned(), host.cloned());
-        let (set, noted) = self
+        let (set, rested, noted) = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
                     let set = store::actors::set_status(c, &id, revision, status, &message).await?;
+                    let rested = !set
+                        && status == ActorStatus::Ready
+                        && store::actors::end_rest(c, &id, revision).await?;
+                    let only = |set| (set, rested, Noted::default());
                     let Some(actor) = store::actors::find(c, &id).await? else {
-                        return Ok((set, Noted::default()));
+                        return Ok(only(set));
                     };
                     if let Some(host) = host.filter(|_| actor.revision == revision) {
                         store::workers::provide(c, &actor, &host).await?;
@@ -200,21 +245,25 @@ impl Service {
                         ActorStatus::Ready => EventKind::ActorReady,
                         ActorStatus::Error => EventKind::ActorError,
                         ActorStatus::Submitted | ActorStatus::ShuttingDown => {
-                            return Ok((set, Noted::default()));
+                            return Ok(only(set));
                         }
                     };
                     if !set {
-                        return Ok((false, Noted::default()));
+                        return Ok(only(false));
                     }
                     if status == ActorStatus::Error {
                         store::workers::remove_requested(c, &id).await?;
                     }
                     let event = Event::of_status(kind, &message);
-                    Ok((true, note(c, &actor, &event, now).await?))
+                    Ok((true, rested, note(c, &actor, &event, now).await?))
                 })
             })
             .await?;
         self.tell(noted);
+        if rested || (set && status == ActorStatus::Ready) {
+            // What waited while the actor rested may run.
+            self.0.queue.actor_changed(actor);
+        }
         Ok(set)
     }
 }

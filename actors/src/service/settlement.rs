@@ -52,7 +52,13 @@ impl Service {
                         truncated: finish.output_truncated,
                     };
                     store::logs::append(c, execution, *epoch, piece, limit).await?;
-                    settle(c, &held, &finish, now, log_expiry).await.map(Settled::Ended)
+                    let had_image = finish.phases.at(Phase::ImageReady).is_some();
+                    let rested = had_image
+                        && held.actor.rest.is_some()
+                        && store::actors::end_rest_by(c, execution, *epoch).await?.is_some();
+                    let mut ended = settle(c, &held, &finish, now, log_expiry).await?;
+                    ended.rested = rested;
+                    Ok(Settled::Ended(ended))
                 })
             })
             .await?;
@@ -159,6 +165,9 @@ impl Service {
     pub(super) async fn ended(&self, ended: &Ended) {
         metrics::execution_finished(ended.outcome, &ended.phases);
         self.tell(ended.noted);
+        if ended.rested {
+            self.0.queue.actor_changed(&ended.actor);
+        }
         if ended.outcome == Outcome::CouldNotStart
             && let Err(error) = self.stop_what_never_starts(ended).await
         {
@@ -239,6 +248,8 @@ pub(super) struct Ended {
     phases: Phases,
     actor: ActorId,
     revision: i64,
+    /// Whether a rest of its actor has ended with it.
+    rested: bool,
     noted: Noted,
 }
 
@@ -248,11 +259,11 @@ pub(super) struct Held {
     actor: Actor,
 }
 
-/// Locks an execution; a stateful actor's own row before, since its state may
+/// Locks an execution; the actor's own row before, where its state or its rest may
 /// change with it.
 pub(super) async fn lock(c: &mut Connection, id: &ExecutionId) -> Result<Option<Held>, Error> {
     let Some(mut actor) = store::actors::of_execution(c, id).await? else { return Ok(None) };
-    if !actor.stateless {
+    if !actor.stateless || actor.rest.is_some() {
         let Some(locked) = store::actors::lock(c, &actor.id).await? else { return Ok(None) };
         actor = locked;
     }
@@ -339,6 +350,7 @@ pub(super) async fn end(
         phases,
         actor: actor.id.clone(),
         revision: actor.revision,
+        rested: false,
         noted,
     }))
 }

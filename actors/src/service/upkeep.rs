@@ -101,7 +101,7 @@ impl Service {
         let now = self.0.clock.now();
         let (waiting, hosts) = {
             let mut c = self.0.store.read().await?;
-            let mut waiting = store::actors::to_prepare(&mut c).await?;
+            let mut waiting = store::actors::to_prepare(&mut c, now).await?;
             waiting.retain(|actor| {
                 actor.status == ActorStatus::Submitted
                     && actor.status_message.is_empty()

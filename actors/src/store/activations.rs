@@ -26,7 +26,7 @@ pub(crate) fn spread(capacity: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Work {
     pub(crate) activation: Activation,
-    /// It is neither in error nor being deleted.
+    /// It is neither in error nor being deleted, and does not rest.
     pub(crate) runnable: bool,
     pub(crate) capacity: u64,
     pub(crate) running: u64,
@@ -51,7 +51,7 @@ pub(crate) async fn work(
     default_capacity: u32,
 ) -> Result<Option<Work>, Error> {
     let row = sql("select a.id, a.tenant, a.queue, a.status, a.stateless, a.max_workers, \
-             a.wanted_workers, \
+             a.wanted_workers, a.rests, a.rests_until_us, \
              (select count(*) from executions e \
               where e.actor_id = a.id and e.status = 'RUNNING') as running, \
              (select count(*) from (select 1 from executions e \
@@ -80,10 +80,12 @@ pub(crate) async fn work(
         fields.get::<Option<i64>>("next_visible_us")?.is_some_and(|from| from <= now.micros());
     let next =
         fields.parsed_if_any("next", |text: String| ExecutionId::parse(&text))?.filter(|_| visible);
+    let rests =
+        fields.get::<Option<i64>>("rests_until_us")?.is_some_and(|until| until > now.micros());
     let waiting = fields.parsed("waiting", |n: i64| u64::try_from(n).ok())?;
     Ok(Some(Work {
         activation: activation(&fields)?,
-        runnable: matches!(status, ActorStatus::Submitted | ActorStatus::Ready),
+        runnable: matches!(status, ActorStatus::Submitted | ActorStatus::Ready) && !rests,
         capacity,
         running: fields.parsed("running", |n: i64| u64::try_from(n).ok())?,
         waiting: if next.is_some() { waiting.min(spread(capacity)) } else { 0 },

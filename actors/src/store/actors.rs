@@ -1,7 +1,7 @@
 //! The table `actors`.
 
 use super::{Connection, Fields, failed, sql};
-use crate::actor::{Actor, ActorStatus, TokenSetting};
+use crate::actor::{Actor, ActorStatus, Rest, TokenSetting};
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::{ActorId, ExecutionId};
@@ -20,7 +20,8 @@ pub(crate) async fn insert(c: &mut Connection, actor: &Actor) -> Result<(), Erro
     write(c, text, actor, "register the actor").await
 }
 
-/// Writes every column that may change; id, tenant, owner and creation stay.
+/// Writes every column that may change; id, tenant, owner and creation stay. A rest
+/// is over with it.
 pub(crate) async fn update(c: &mut Connection, actor: &Actor) -> Result<(), Error> {
     let text = "update actors set name = $4, description = $5, image = $6, stateless = $7, \
                kind = $8, token = $9, token_chosen = $10, webhook = $11, link = $12, hints = $13, \
@@ -28,7 +29,7 @@ pub(crate) async fn update(c: &mut Connection, actor: &Actor) -> Result<(), Erro
                use_container_uid = $18, default_environment = $19, status = $20, \
                status_message = $21, state = $22, updated_us = $24, revision = $25, queue = $26, \
                log_ex = $27, max_run_time = $28, uid = $29, gid = $30, tasdir = $31, \
-               mounts = $32 \
+               mounts = $32, rests = 0, rests_until_us = null \
                where id = $1 and tenant = $2 and owner = $3 and created_us = $23";
     write(c, text, actor, "update the actor").await
 }
@@ -212,13 +213,16 @@ pub(crate) async fn visible_to(
 }
 
 /// Actors whose image no host has had yet, and those for which workers were asked
-/// for, oldest first.
-pub(crate) async fn to_prepare(c: &mut Connection) -> Result<Vec<Actor>, Error> {
+/// for, oldest first; without those that rest at `now`.
+pub(crate) async fn to_prepare(c: &mut Connection, now: Time) -> Result<Vec<Actor>, Error> {
     let rows = sql("select * from actors where status = 'SUBMITTED' \
+             and (rests_until_us is null or rests_until_us <= $1) \
          union all \
-         select * from actors where status = 'READY' and id in \
+         select * from actors where status = 'READY' \
+             and (rests_until_us is null or rests_until_us <= $1) and id in \
              (select actor_id from workers where status in ('REQUESTED', 'PULLING IMAGE')) \
          order by created_us")
+    .bind(now.micros())
     .fetch_all(c)
     .await
     .map_err(failed("look for actors to prepare"))?;
@@ -278,11 +282,13 @@ pub(crate) async fn set_status(
              where id = $1 and revision = $2 and status = 'SUBMITTED' and status_message <> $4"
         }
         ActorStatus::Ready => {
-            "update actors set status = $3, status_message = $4 \
+            "update actors set status = $3, status_message = $4, \
+             rests = 0, rests_until_us = null \
              where id = $1 and revision = $2 and status = 'SUBMITTED'"
         }
         _ => {
-            "update actors set status = $3, status_message = $4 \
+            "update actors set status = $3, status_message = $4, \
+             rests = 0, rests_until_us = null \
              where id = $1 and revision = $2 and status in ('SUBMITTED', 'READY')"
         }
     };
@@ -303,7 +309,8 @@ pub(crate) async fn set_ready_by(
     c: &mut Connection,
     execution: &ExecutionId,
 ) -> Result<Option<Actor>, Error> {
-    let row = sql("update actors set status = 'READY', status_message = ' ' \
+    let row = sql("update actors set status = 'READY', status_message = ' ', \
+             rests = 0, rests_until_us = null \
          where status = 'SUBMITTED' and (id, revision) in \
              (select actor_id, claimed_revision from executions where id = $1) returning *")
     .bind(execution.as_str())
@@ -311,6 +318,62 @@ pub(crate) async fn set_ready_by(
     .await
     .map_err(failed("set the actor's status"))?;
     row.map(|row| read(&Fields::of(&row, "actors"))).transpose()
+}
+
+/// Lets an actor rest that is under our lock, with a message that says why.
+pub(crate) async fn set_rest(
+    c: &mut Connection,
+    id: &ActorId,
+    rest: Rest,
+    message: &str,
+) -> Result<(), Error> {
+    sql("update actors set rests = $2, rests_until_us = $3, status_message = $4 where id = $1")
+        .bind(id.as_str())
+        .bind(i64::from(rest.failures))
+        .bind(rest.until.micros())
+        .bind(message.replace('\0', "\u{fffd}"))
+        .execute(c)
+        .await
+        .map_err(failed("let the actor rest"))?;
+    Ok(())
+}
+
+/// Ends the rest of an actor at `revision`, of which a host has the image; says
+/// whether there was one.
+pub(crate) async fn end_rest(
+    c: &mut Connection,
+    id: &ActorId,
+    revision: i64,
+) -> Result<bool, Error> {
+    let done = sql("update actors set rests = 0, rests_until_us = null, \
+             status_message = case when status = 'READY' then ' ' else '' end \
+         where id = $1 and revision = $2 and rests > 0 and status in ('SUBMITTED', 'READY')")
+    .bind(id.as_str())
+    .bind(revision)
+    .execute(c)
+    .await
+    .map_err(failed("end the actor's rest"))?;
+    Ok(done == 1)
+}
+
+/// As [`end_rest`], by a claim that holds; says whose it was. Before any lock on the
+/// execution.
+pub(crate) async fn end_rest_by(
+    c: &mut Connection,
+    execution: &ExecutionId,
+    epoch: i64,
+) -> Result<Option<ActorId>, Error> {
+    let id: Option<String> = sql("update actors set rests = 0, rests_until_us = null, \
+             status_message = case when status = 'READY' then ' ' else '' end \
+         where rests > 0 and status in ('SUBMITTED', 'READY') and (id, revision) in \
+             (select actor_id, claimed_revision from executions \
+              where id = $1 and epoch = $2 and status = 'RUNNING') returning id")
+    .bind(execution.as_str())
+    .bind(epoch)
+    .optional_scalar(c)
+    .await
+    .map_err(failed("end the actor's rest"))?;
+    Ok(id.as_deref().and_then(ActorId::parse))
 }
 
 /// Notes how many workers were asked for.
@@ -416,5 +479,12 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Actor, Error> {
         mounts: fields.parsed("mounts", |text: String| serde_json::from_str(&text).ok())?,
         cron: super::cron::read(fields)?,
         wanted_workers: fields.parsed("wanted_workers", |n: i64| u32::try_from(n).ok())?,
+        rest: match fields.get::<Option<i64>>("rests_until_us")? {
+            None => None,
+            Some(until) => Some(Rest {
+                failures: fields.parsed("rests", |n: i64| u32::try_from(n).ok())?,
+                until: Time::from_micros(until),
+            }),
+        },
     })
 }

@@ -267,7 +267,7 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     assert_eq!(accept::accept(c, &message).await.unwrap(), Some(2));
     // Look for work, and claim it. The ids of the many are none, so that reading
     // all of them fails after the statement.
-    let _ = store::waiting::candidates(c, 6).await;
+    let _ = store::waiting::candidates(c, now, 6).await;
     assert_eq!(store::waiting::head(c, actor, Some(now), 10).await.unwrap().len(), 2);
     executions::find(c, waiting).await.unwrap();
     actors::lock(c, actor).await.unwrap();
@@ -289,6 +289,8 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     assert_eq!(executions::renew(c, running, 1, host, now).await.unwrap(), Some(false));
     assert!(executions::record_phase(c, running, 1, Phase::Started, now).await.unwrap());
     actors::set_ready_by(c, running).await.unwrap();
+    assert!(actors::end_rest_by(c, running, 1).await.unwrap().is_none());
+    assert!(!actors::end_rest(c, actor, 1).await.unwrap());
     let piece = logs::Piece { position: 0, bytes: b"output", truncated: false };
     assert!(logs::append(c, running, 1, piece, 1_000).await.unwrap());
     let batch = results::Batch { first: 1, results: vec![b"result"[..].into()] };
@@ -314,7 +316,7 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     store::deliveries::due_links(c, now, 100).await.unwrap();
     store::deliveries::has_due_webhooks(c, now).await.unwrap();
     store::deliveries::time_of_next(c, actor, now).await.unwrap();
-    let _ = actors::to_prepare(c).await;
+    let _ = actors::to_prepare(c, now).await;
     executions::with_expired_lease(c, Time::from_micros(1)).await.unwrap();
     let overdue = store::waiting::Overdue {
         now,

@@ -16,6 +16,7 @@ pub(super) fn capacity(fields: &Fields<'_>) -> Result<Capacity, Error> {
         stateless: fields.get("stateless")?,
         max_workers: fields.parsed_if_any("max_workers", small)?,
         wanted_workers: fields.parsed("wanted_workers", small)?,
+        on_trial: fields.get::<i64>("rests")? > 0,
     })
 }
 
@@ -40,10 +41,11 @@ pub(crate) struct Candidate {
     pub(crate) capacity: Capacity,
 }
 
-/// One row per actor with something waiting and room for it, whatever the number
-/// of its messages: the recursion steps from actor to actor through the index.
+/// One row per actor with something waiting and room for it at `now`, whatever the
+/// number of its messages: the recursion steps from actor to actor through the index.
 pub(crate) async fn candidates(
     c: &mut Connection,
+    now: Time,
     default_capacity: u32,
 ) -> Result<Vec<Candidate>, Error> {
     let rows = sql("with recursive waiting (actor_id) as ( \
@@ -52,15 +54,17 @@ pub(crate) async fn candidates(
              select (select min(e.actor_id) from executions e \
                      where e.status = 'SUBMITTED' and e.actor_id > waiting.actor_id) \
              from waiting where waiting.actor_id is not null) \
-         select a.id, a.tenant, a.queue, a.stateless, a.max_workers, a.wanted_workers \
+         select a.id, a.tenant, a.queue, a.stateless, a.max_workers, a.wanted_workers, a.rests \
          from waiting join actors a on a.id = waiting.actor_id \
          where a.status in ('SUBMITTED', 'READY') \
+         and (a.rests_until_us is null or a.rests_until_us <= $2) \
          and (select count(*) from executions e \
               where e.actor_id = a.id and e.status = 'RUNNING') \
-             < case when not a.stateless then 1 \
+             < case when not a.stateless or a.rests > 0 then 1 \
                     when a.wanted_workers > coalesce(a.max_workers, $1) then a.wanted_workers \
                     else coalesce(a.max_workers, $1) end")
     .bind(i64::from(default_capacity))
+    .bind(now.micros())
     .fetch_all(c)
     .await
     .map_err(failed("look into the queue"))?;
@@ -136,9 +140,10 @@ pub(crate) async fn call_for_overdue(
              select a.id from waiting join actors a on a.id = waiting.actor_id \
              where a.status in ('SUBMITTED', 'READY') \
              and (a.activated_us < $3 or a.activated_us > $1) \
+             and (a.rests_until_us is null or a.rests_until_us <= $1) \
              and (select count(*) from executions e \
                   where e.actor_id = a.id and e.status = 'RUNNING') \
-                 < case when not a.stateless then 1 \
+                 < case when not a.stateless or a.rests > 0 then 1 \
                         when a.wanted_workers > coalesce(a.max_workers, $4) \
                         then a.wanted_workers else coalesce(a.max_workers, $4) end \
              and case when a.stateless \
@@ -147,7 +152,7 @@ pub(crate) async fn call_for_overdue(
                  else (select e.visible_us from executions e where e.actor_id = a.id \
                        and e.status = 'SUBMITTED' order by e.sequence limit 1) <= $2 end \
              order by a.activated_us limit $5) \
-         returning id, tenant, queue, stateless, max_workers, wanted_workers, \
+         returning id, tenant, queue, stateless, max_workers, wanted_workers, rests, \
              (select count(*) from executions e \
               where e.actor_id = actors.id and e.status = 'RUNNING') as running, \
              (select count(*) from (select 1 from executions e \
