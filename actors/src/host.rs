@@ -1,6 +1,7 @@
 //! Hosts: processes that take executions, and what each of them offers.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::clock::Time;
 use crate::id::HostId;
@@ -10,6 +11,8 @@ use crate::id::HostId;
 pub struct HostInfo {
     /// The same each time this machine and state root register; what cordons it.
     pub name: String,
+    /// Where it is on the network; not known.
+    pub address: Option<IpAddr>,
     /// Version of the program.
     pub version: String,
     /// Executions it runs at once.
@@ -28,6 +31,7 @@ impl HostInfo {
     pub fn new(name: impl Into<String>, version: impl Into<String>, slots: u32) -> Self {
         Self {
             name: name.into(),
+            address: None,
             version: version.into(),
             slots,
             memory_bytes: None,

@@ -12,6 +12,7 @@
 //! workers by need, from none to its limit.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::clock::Time;
 use crate::id::{ActorId, HostId, WorkerId};
@@ -28,6 +29,8 @@ pub struct Worker {
     pub host: Option<HostId>,
     /// The name of that host; empty before.
     pub host_name: String,
+    /// Where that host is on the network, if it said so and is still known.
+    pub host_address: Option<IpAddr>,
     /// Where it stands.
     pub status: WorkerStatus,
     /// The image it is for, once a host has it.

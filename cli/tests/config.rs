@@ -71,6 +71,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("api.drain_seconds", "21"),
     ("api.webhook_networks", "10.1.0.0/16,fd00::/8"),
     ("worker.name", "node-7"),
+    ("worker.address", "10.1.0.7"),
     ("worker.slots", "4"),
     ("worker.classes", "default,gpu"),
     ("worker.memory", "60g"),

@@ -218,6 +218,9 @@ create index workers_requested on workers (actor_id)
     where status in ('REQUESTED', 'PULLING IMAGE');
 create index workers_by_host on workers (host_id);
 
+-- Where the host is on the network, as it said.
+alter table hosts add column address text;
+
 -- Whether executions of it are gone, so that it counts as one that had some.
 alter table actors add column had_executions boolean not null default false;
 

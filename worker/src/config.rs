@@ -1,6 +1,7 @@
 //! What a worker is told at its start.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,8 @@ pub struct Config {
     /// Processes that are known to be dead, since this one holds the lock of the
     /// state root that was theirs: what they had claimed is given back at once.
     pub dead: Vec<HostId>,
+    /// Where this machine is on the network; the address that it has towards others.
+    pub address: Option<IpAddr>,
     /// How many executions run at once.
     pub slots: NonZeroUsize,
     /// What the memory limits of what runs here may add up to; what the machine has.
@@ -92,6 +95,7 @@ impl Config {
             name: name.into(),
             id: HostId::generate(),
             dead: Vec::new(),
+            address: None,
             slots,
             memory_bytes: None,
             milli_cpus: None,

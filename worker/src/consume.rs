@@ -61,6 +61,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let info = HostInfo {
         name: config.name.clone(),
+        address: config.address.or_else(machine::address),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         slots: u32::try_from(config.slots.get()).unwrap_or(u32::MAX),
         memory_bytes: config.memory_bytes.or_else(machine::memory_bytes),

@@ -1,6 +1,7 @@
 //! What this machine has to offer, as far as this process may use it.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// The memory of the machine, or of our own control group where that is less.
 pub(crate) fn memory_bytes() -> Option<u64> {
@@ -20,6 +21,22 @@ pub(crate) fn milli_cpus() -> Option<u64> {
     Some(cpus.get() as u64 * 1_000)
 }
 
+/// The address from which this machine would speak to others; that of its loopback
+/// where it has no way to them.
+pub(crate) fn address() -> Option<IpAddr> {
+    // Nothing is sent: ip(7), and the networks are for documents, RFC 5737 and RFC 3849.
+    let others = [
+        (IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::new(192, 0, 2, 1))),
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::LOCALHOST.into()),
+    ];
+    others.into_iter().find_map(|(any, other)| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((other, 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    })
+}
+
 /// `MemTotal` of proc(5), which is in kibibytes.
 fn total_of(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
@@ -35,6 +52,7 @@ mod tests {
     fn this_machine_has_memory_and_cpus() {
         assert!(memory_bytes().unwrap() > 64 << 20);
         assert!(milli_cpus().unwrap() >= 1_000);
+        assert!(!address().unwrap().is_unspecified());
         assert_eq!(total_of("MemTotal:       16 kB\nMemFree: 3 kB\n"), Some(16 << 10));
         assert_eq!(total_of("MemFree: 3 kB\n"), None);
     }

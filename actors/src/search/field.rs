@@ -112,8 +112,7 @@ const WORKERS: &[Field] = fields![
     "ch_name" Text "('worker_' || w.id)",
     "host_id" Text "w.host_id",
     "host_name" Text "w.host_name",
-    // No worker has one: hosts are known by their names.
-    "host_ip" Text "nullif(w.id, w.id)",
+    "host_ip" Text "(select h.address from hosts h where h.id = w.host_id)",
     "cid" Text "w.id",
     "location" Text "('abax://' || w.host_name)",
     "revision" Whole "w.revision",

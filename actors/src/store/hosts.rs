@@ -29,8 +29,8 @@ pub(crate) async fn register(
 ) -> Result<(), Error> {
     let whole = |n: Option<u64>| n.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
     sql("insert into hosts (id, name, version, slots, memory_bytes, milli_cpus, classes, \
-                            registered_us, seen_us, cordoned) \
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $8, \
+                            registered_us, seen_us, address, cordoned) \
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $8, $9, \
                  coalesce((select h.cordoned from hosts h where h.name = $2 \
                            order by h.registered_us desc limit 1), false)) \
          on conflict (id) do update set seen_us = excluded.seen_us")
@@ -42,6 +42,7 @@ pub(crate) async fn register(
     .bind(whole(info.milli_cpus))
     .bind(serde_json::Value::from(info.classes.clone()).to_string())
     .bind(now.micros())
+    .bind(info.address.map(|address| address.to_string()))
     .execute(c)
     .await
     .map_err(failed("register the host"))?;
@@ -201,6 +202,7 @@ fn read(fields: &Fields<'_>) -> Result<Stored, Error> {
     Ok(Stored {
         id: fields.parsed("id", |text: String| HostId::parse(&text))?,
         info: HostInfo {
+            address: fields.parsed_if_any("address", |text: String| text.parse().ok())?,
             name: fields.get("name")?,
             version: fields.get("version")?,
             slots: fields.parsed("slots", |n: i64| u32::try_from(n).ok())?,

@@ -185,7 +185,7 @@ pub(crate) struct FoundExecution {
 
 /// The workers of these ids that are still there, in this order.
 pub(crate) async fn workers(c: &mut Connection, ids: &[String]) -> Result<Vec<Worker>, Error> {
-    let text = "select w.*, h.seen_us from workers w left join hosts h on h.id = w.host_id \
+    let text = "select w.*, h.seen_us, h.address from workers w left join hosts h on h.id = w.host_id \
                 where w.id in";
     let rows = by_ids(c, text, ids, "").await?;
     let found = rows.iter().map(|row| workers::read(&Fields::of(row, "workers")));

@@ -94,7 +94,8 @@ pub(crate) async fn actors(c: &mut Connection, tenant: &Tenant) -> Result<Vec<Su
 
 /// The workers of a tenant's actors, oldest first.
 pub(crate) async fn workers(c: &mut Connection, tenant: &Tenant) -> Result<Vec<Worker>, Error> {
-    let rows = sql("select w.*, h.seen_us from workers w join actors a on a.id = w.actor_id \
+    let rows = sql("select w.*, h.seen_us, h.address \
+         from workers w join actors a on a.id = w.actor_id \
          left join hosts h on h.id = w.host_id where a.tenant = $1 order by w.created_us, w.id")
     .bind(tenant.as_str())
     .fetch_all(c)

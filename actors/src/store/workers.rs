@@ -320,8 +320,10 @@ pub(crate) async fn remove_of_host(
 
 /// The workers of an actor, oldest first.
 pub(crate) async fn of_actor(c: &mut Connection, actor: &ActorId) -> Result<Vec<Worker>, Error> {
-    let rows = sql("select w.*, h.seen_us from workers w left join hosts h on h.id = w.host_id \
-         where w.actor_id = $1 order by w.created_us, w.id")
+    let rows = sql(
+        "select w.*, h.seen_us, h.address from workers w left join hosts h on h.id = w.host_id \
+         where w.actor_id = $1 order by w.created_us, w.id",
+    )
     .bind(actor.as_str())
     .fetch_all(c)
     .await
@@ -337,6 +339,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Worker, Error> {
         actor: fields.parsed("actor_id", |text: String| ActorId::parse(&text))?,
         host: HostId::parse(&fields.get::<String>("host_id")?),
         host_name: fields.get("host_name")?,
+        host_address: fields.parsed_if_any("address", |text: String| text.parse().ok())?,
         status: fields.parsed("status", |text: String| WorkerStatus::parse(&text))?,
         image: fields.get("image")?,
         revision: fields.get("revision")?,

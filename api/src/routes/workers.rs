@@ -93,8 +93,7 @@ pub(super) fn attributes(worker: &Worker) -> Object {
         .with("location", host.map(|host| format!("abax://{host}")))
         .with("host_id", &worker.host)
         .with("host_name", host)
-        // Hosts are known by their names: they are not called.
-        .with("host_ip", ())
+        .with("host_ip", worker.host_address)
         .with("create_time", worker.created.iso_millis())
         .with_moment("last_execution_time", worker.last_execution)
         .with_moment("last_health_check_time", worker.last_health_check)

@@ -17,7 +17,7 @@ mod check;
 mod host_access;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use abax_runtime::Runtime;
@@ -150,6 +150,7 @@ pub(crate) struct Api {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Worker {
     pub(crate) name: Option<String>,
+    pub(crate) address: Option<IpAddr>,
     pub(crate) slots: Option<usize>,
     pub(crate) classes: Vec<String>,
     pub(crate) memory: Option<String>,
@@ -380,7 +381,7 @@ mod tests {
              jwks_url = \"https://idp.example/keys\"\njwks_fresh_seconds = 60\n\
              user_claim = \"login\"\ntenant_claim = \"tenant\"\nroles_claim = \"groups\"\n\
              required_role = \"staff\"\nadmins = [\"ada\"]\nprivileged = [\"grace\"]\n\
-             [worker]\nname = \"w\"\nslots = 1\nclasses = [\"gpu\"]\nmemory = \"8g\"\ncpus = 1.5\n\
+             [worker]\nname = \"w\"\naddress = \"10.0.0.1\"\nslots = 1\nclasses = [\"gpu\"]\nmemory = \"8g\"\ncpus = 1.5\n\
              prepull = [\"busybox\"]\ndrain_seconds = 2\nmetrics_listen = \"127.0.0.1:9\"\n",
         );
         assert!(sources.problems.is_empty(), "{:?}", sources.problems);

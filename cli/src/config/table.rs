@@ -175,6 +175,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
 
     "worker.name" "ABAX_WORKER_NAME" ["worker --name"] Text, Words("the host's name"),
         "What the host is called; no two hosts of a site may have the same.";
+    "worker.address" "ABAX_WORKER_ADDRESS" [] Text, Words("the one that it has towards others"),
+        "The address of the host that its workers show as `host_ip`; nobody calls it.";
     "worker.slots" "ABAX_WORKER_SLOTS" ["worker --slots"] Whole(1, 400), Of("service.slots"),
         "Executions that `abax worker` runs at once.";
     "worker.classes" "ABAX_WORKER_CLASSES" ["worker --class"] Names, Of("service.queues"),

@@ -128,6 +128,7 @@ pub(super) fn worker(
     config.memory_bytes = settings.worker.memory.as_deref().map(output::parse_size).transpose()?;
     config.milli_cpus =
         settings.worker.cpus.map(output::nano_cpus).transpose()?.map(|nano| nano / 1_000_000);
+    config.address = settings.worker.address;
     config.classes = Some(settings.worker.classes.clone());
     config.prepull.clone_from(&settings.worker.prepull);
     config.registries = settings.registries.clone();
