@@ -64,6 +64,8 @@ pub struct Actor {
     pub max_cpus: Option<u64>,
     /// Whether containers run as the image's user.
     pub use_container_uid: bool,
+    /// Whether containers run as whoever sent their message.
+    pub run_as_executor: bool,
     /// Environment of every execution: a JSON object.
     pub default_environment: Json,
     /// Where it stands.
@@ -144,7 +146,7 @@ impl Actor {
 
     /// Gives its containers of their hosts what the operator lets them have.
     pub(crate) fn place(&mut self, access: &HostAccess) {
-        self.user = access.user.filter(|_| !self.use_container_uid);
+        self.user = access.user_of(&self.owner).filter(|_| !self.use_container_uid);
         self.home = access.home_of(&self.owner, &self.tenant);
         self.mounts = access.mounts_of(&self.owner, &self.tenant, self.privileged);
     }
@@ -261,6 +263,9 @@ pub struct NewActor {
     pub max_cpus: Option<i64>,
     /// See [`Actor::use_container_uid`]; restricted when true.
     pub use_container_uid: bool,
+    /// See [`Actor::run_as_executor`]; not besides the other, and only where the
+    /// operator says who the users of the tenant are.
+    pub run_as_executor: bool,
     /// A JSON object.
     pub default_environment: Json,
     /// One of the configured queues; restricted when not `default`.
@@ -295,6 +300,7 @@ impl NewActor {
             mem_limit: None,
             max_cpus: None,
             use_container_uid: false,
+            run_as_executor: false,
             default_environment: Json::empty_object(),
             queue: "default".to_owned(),
             log_ex: None,
@@ -324,6 +330,7 @@ impl NewActor {
             mem_limit: actor.mem_limit.clone(),
             max_cpus: actor.max_cpus.map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
             use_container_uid: actor.use_container_uid,
+            run_as_executor: actor.run_as_executor,
             default_environment: actor.default_environment.clone(),
             queue: actor.queue.clone(),
             log_ex: actor.log_ex,
@@ -390,6 +397,14 @@ impl NewActor {
         }
         if self.max_run_time.is_some_and(|n| u32::try_from(n).is_err() || n < 1) {
             return Err(Error::invalid("max_run_time", "must be whole seconds from 1 on"));
+        }
+        if self.run_as_executor && self.use_container_uid {
+            let problem = "cannot be true together with use_container_uid";
+            return Err(Error::invalid("run_as_executor", problem));
+        }
+        let is_new = before.is_none_or(|before| !before.run_as_executor);
+        if self.run_as_executor && is_new && !config.knows_identities(&caller.tenant) {
+            return Err(Error::invalid("run_as_executor", "isn't supported for your tenant"));
         }
         if !config.queues.contains(&self.queue) {
             return Err(Error::invalid("queue", "Invalid queue name."));

@@ -198,6 +198,17 @@ fn without_secrets(url: &str) -> String {
 }
 
 impl Config {
+    /// What executions of a tenant have of their hosts.
+    pub(crate) fn host_access(&self, tenant: &Tenant) -> HostAccess {
+        self.tenants.of(tenant, |own| own.host_access.clone(), self.host_access.clone())
+    }
+
+    /// Whether the operator says who the users of a tenant are on the hosts.
+    #[must_use]
+    pub fn knows_identities(&self, tenant: &Tenant) -> bool {
+        self.host_access(tenant).identities.is_some()
+    }
+
     /// The defaults, with rows and queue in the file at `path`.
     #[must_use]
     pub fn sqlite(path: impl Into<PathBuf>) -> Self {

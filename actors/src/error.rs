@@ -162,6 +162,12 @@ pub enum Error {
         /// Which execution.
         execution: String,
     },
+    /// The actor runs as whoever sends it something, and this user is nobody there.
+    #[error("the actor runs as its senders, and the operator's list of users does not have {user}")]
+    NoIdentity {
+        /// Who sent it.
+        user: String,
+    },
     /// The execution ended already, so there is nothing to halt.
     #[error("execution {execution} is {status} and cannot be halted")]
     NotHaltable {

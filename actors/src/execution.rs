@@ -31,6 +31,8 @@ pub struct Execution {
     /// The user who sent the message; `cron` where a schedule did, and `Abaco Event`
     /// where another actor is linked to this one.
     pub executor: String,
+    /// Its user and group of the hosts, where the actor runs as its senders.
+    pub executor_user: Option<(u32, u32)>,
     /// Where it stands.
     pub status: ExecutionStatus,
     /// How it ended; with a final status.
@@ -57,7 +59,13 @@ pub struct Execution {
 
 impl Execution {
     /// One whose message was just accepted.
-    pub(crate) fn accepted(id: ExecutionId, actor: &Actor, executor: String, now: Time) -> Self {
+    pub(crate) fn accepted(
+        id: ExecutionId,
+        actor: &Actor,
+        executor: String,
+        executor_user: Option<(u32, u32)>,
+        now: Time,
+    ) -> Self {
         let mut phases = Phases::default();
         phases.set(Phase::Accepted, now);
         phases.set(Phase::Queued, now);
@@ -65,6 +73,7 @@ impl Execution {
             id,
             actor: actor.id.clone(),
             executor,
+            executor_user,
             status: ExecutionStatus::Submitted,
             outcome: None,
             reason: None,

@@ -24,6 +24,7 @@ mod cron;
 mod event;
 mod execution;
 mod host;
+mod identity;
 mod message;
 mod mount;
 mod permission;
@@ -68,6 +69,7 @@ pub use execution::{
 };
 pub use host::{DefaultLimits, Host, HostInfo, HostStatus};
 pub use id::{ActorId, DeliveryId, ExecutionId, HostId, WorkerId};
+pub use identity::{Identities, IdentitiesError, Identity};
 pub use json::{Json, JsonError};
 pub use message::{ContentType, MessageBody, NewMessage};
 pub use metrics::describe_metrics;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{Identities, Identity};
 use crate::permission::Tenant;
 
 /// What the operator lets containers have of their hosts.
@@ -11,6 +12,8 @@ pub struct HostAccess {
     /// The user and group of the hosts as which containers run, but for actors that
     /// keep the image's; none: the image's, who is nobody on the host.
     pub user: Option<(u32, u32)>,
+    /// Those who have an own user and home directory there, in place of these.
+    pub identities: Option<Identities>,
     /// The home directory of an actor's owner, which mounts may name as
     /// `{tasdir}`; it may name `{username}` and `{tenant_id}` itself.
     pub home: Option<String>,
@@ -126,8 +129,21 @@ fn is_name(name: &str) -> bool {
 }
 
 impl HostAccess {
+    /// As whom the containers of a user's actors run.
+    pub(crate) fn user_of(&self, user: &str) -> Option<(u32, u32)> {
+        self.identity_of(user).map(|Identity { user, .. }| user).or(self.user)
+    }
+
+    /// Who a user is on the hosts in its own name.
+    pub(crate) fn identity_of(&self, user: &str) -> Option<Identity> {
+        self.identities.as_ref()?.find(user)
+    }
+
     /// The home directory of the owner of an actor.
     pub(crate) fn home_of(&self, owner: &str, tenant: &Tenant) -> Option<String> {
+        if let Some(Identity { home, .. }) = self.identity_of(owner) {
+            return home;
+        }
         Names { owner, tenant, home: None }.fill(self.home.as_deref()?)
     }
 

@@ -91,6 +91,7 @@ async fn an_actor_has_of_its_hosts_what_the_operator_said_when_it_was_written(en
     let f = Fixture::with(engine, |config| {
         let rule = |text| MountRule::parse(text).unwrap();
         config.host_access = HostAccess {
+            identities: None,
             user: Some((1_000, 2_000)),
             home: Some("/home/{username}".to_owned()),
             mounts: vec![rule("{tasdir}:/work/{tenant_id}:rw")],

@@ -270,6 +270,9 @@ impl From<Error> for ApiError {
                 Self::new(Meaning::MessageTooLarge, format!("Too large: {error}."))
             }
             Error::TooLarge { .. } => Self::new(Meaning::TooLarge, format!("Too large: {error}.")),
+            Error::NoIdentity { .. } => {
+                Self::new(Meaning::Forbidden, format!("Not authorized -- {error}."))
+            }
             Error::Stateless { .. } => Self::new(Meaning::Stateless, "actor is stateless."),
             Error::NotHaltable { .. } => Self::new(
                 Meaning::Conflict,

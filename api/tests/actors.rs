@@ -234,6 +234,47 @@ async fn running_as_the_executor_is_refused_with_the_known_texts() {
 }
 
 #[tokio::test]
+async fn running_as_the_executor_is_shown_where_the_users_are_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("users");
+    std::fs::write(&path, "ada:x:1001:100::/home/ada:/bin/sh\n").unwrap();
+    let change = |config: &mut abax_actors::Config| {
+        let identities = abax_actors::Identities::of_file(path, |_, _| true).unwrap();
+        config.host_access.identities = Some(identities);
+    };
+    let running = service::start_of(abax_actors::Clock::system(), change, |_| {}).await;
+    for prefix in PREFIXES {
+        let is_camel = prefix != "/v3/actors";
+        let name = |snake: &'static str, camel: &'static str| if is_camel { camel } else { snake };
+        let (this, other) = (
+            name("run_as_executor", "runAsExecutor"),
+            name("use_container_uid", "useContainerUid"),
+        );
+        let both = json!({"image": "busybox", this: true, other: true});
+        let answer = running.post(prefix).json(&both).send().await.unwrap();
+        let answer: serde_json::Value = answer.json().await.unwrap();
+        let message = answer["message"].as_str().unwrap();
+        assert_eq!(message, format!("Cannot set both {other} and {this} as true"));
+        let settings = json!({"image": "busybox", this: true});
+        let actor: serde_json::Value =
+            running.post(prefix).json(&settings).send().await.unwrap().json().await.unwrap();
+        let actor = &actor["result"];
+        let shows = prefix != "/actors/v2";
+        assert_eq!(actor[this] == true, shows, "{actor}");
+        assert_eq!((&actor["uid"], &actor["tasdir"]), (&json!(1001), &json!("/home/ada")));
+        let path = format!("{prefix}/{}", actor["id"].as_str().unwrap());
+        let request = running.post(&format!("{path}/messages")).form(&[("message", "x")]);
+        let sent: serde_json::Value = request.send().await.unwrap().json().await.unwrap();
+        let execution = sent["result"]["executionId"].as_str().unwrap();
+        let execution = ok(running.get(&format!("{path}/executions/{execution}"))).await;
+        let shown = &execution["result"];
+        let executor = [name("executor_uid", "executorUid"), name("executor_gid", "executorGid")];
+        let expected = if shows { [json!(1001), json!(100)] } else { [json!(null), json!(null)] };
+        assert_eq!(executor.map(|name| shown[name].clone()), expected, "{shown}");
+    }
+}
+
+#[tokio::test]
 async fn state_is_any_json_to_the_last_digit() {
     let running = start().await;
     let id = running.register(json!({"stateless": false})).await;

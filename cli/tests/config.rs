@@ -51,6 +51,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("service.home", "/home/{username}"),
     ("service.uid", "2000"),
     ("service.gid", "3000"),
+    ("service.identities_file", "USERS"),
     ("service.execution_retention_days", "30"),
     ("service.workers_per_actor", "7"),
     ("service.worker_idle_seconds", "31"),
@@ -121,6 +122,10 @@ fn every_setting_is_understood_from_the_environment() {
     std::fs::set_permissions(&keys, Permissions::from_mode(0o600)).unwrap();
     let keys = keys.to_str().unwrap();
 
+    let users = machine.path("users");
+    std::fs::write(&users, "ada:x:1001:100:Ada:/home/ada:/bin/sh\n").unwrap();
+    let users = users.to_str().unwrap();
+
     let defaults: Value = serde_json::from_str(check(&[]).success()).unwrap();
     let defaults = defaults.as_object().unwrap();
     for key in defaults.keys() {
@@ -134,6 +139,7 @@ fn every_setting_is_understood_from_the_environment() {
                 "CERTIFICATES" => certificates,
                 "SECRET" => secret,
                 "KEYS" => keys,
+                "USERS" => users,
                 value => value,
             };
             (variable, value)

@@ -171,6 +171,57 @@ fn executions_see_of_their_hosts_what_the_operator_says_and_as_whom() {
 }
 
 #[test]
+fn executions_run_as_those_who_sent_them_where_the_operator_knows_these() {
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut users = String::new();
+    for (name, uid) in [("admin", 12_345), ("grace", 12_346)] {
+        let home = shared.path().join(name);
+        std::fs::create_dir(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(uid), Some(70_000)).unwrap();
+        users += &format!("{name}:x:{uid}:70000::{}:/bin/sh\n", home.display());
+    }
+    let list = shared.path().join("users");
+    std::fs::write(&list, users).unwrap();
+    let settings =
+        format!("identities_file = {list:?}\nmounts = [\"{}:/homes:rw\"]", shared.path().display());
+    let machine = Machine::with_settings("", &settings);
+    let script = "id -u; id -g; for name in admin grace; do \
+                  (echo x >/homes/$name/made) 2>/dev/null && echo wrote to $name; done; true";
+    machine.import_script("who", script);
+    let served = machine.serve();
+    register(&served, &json!({ "image": "who", "name": "owner" }));
+    assert_eq!(output_of(&served, "owner"), "12345\n70000\nwrote to admin");
+    register(&served, &json!({ "image": "who", "name": "sender", "runAsExecutor": true }));
+    assert_eq!(output_of(&served, "sender"), "12345\n70000\nwrote to admin");
+
+    let id = id(&served, "sender");
+    let send_as = |user: &str| {
+        let permission = json!({ "user": user, "level": "EXECUTE" }).to_string();
+        let (status, answer) =
+            served.http("POST", &format!("/v3/actors/{id}/permissions"), &permission);
+        assert_eq!(status, 200, "{answer:#}");
+        let token = machine.ok(&["token", "--user", user]);
+        served.raw(&format!(
+            "POST /v3/actors/{id}/messages?message=x HTTP/1.1\r\nHost: x\r\n\
+             Authorization: Bearer {token}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        ))
+    };
+    let answer = send_as("grace");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let sent: serde_json::Value = serde_json::from_str(body).unwrap();
+    let execution = sent["result"]["execution_id"].as_str().unwrap();
+    let ended = served.wait_for("sender", execution, has_ended);
+    assert_eq!((&ended["executor"], &ended["executor_uid"]), (&json!("grace"), &json!(12_346)));
+    let log = served.ok(&["logs", "sender", execution]);
+    assert_eq!(log, "12346\n70000\nwrote to grace", "{ended:#}");
+    let refused = send_as("mallory");
+    assert!(refused.contains("list of users does not have mallory"), "{refused}");
+    served.stop(Duration::from_secs(20));
+    machine.assert_clean();
+}
+
+#[test]
 fn an_actor_has_a_limit_on_time_of_its_own_within_the_hosts() {
     let machine = Machine::with_settings("", "time_limit_seconds = 2");
     machine.import_script("sleeps", "echo begun; sleep 1000");

@@ -235,7 +235,7 @@ impl Sandbox {
             env.push((TRACEPARENT.to_owned(), trace.to_string()));
         }
         let actor = &claim.actor;
-        let user = actor.user.and_then(|(uid, gid)| HostUser::new(uid, gid).ok());
+        let user = claim.user().and_then(|(uid, gid)| HostUser::new(uid, gid).ok());
         Options {
             env,
             user: user.map(|HostUser { uid, gid }| format!("{uid}:{gid}")),

@@ -11,7 +11,6 @@ use crate::cron::Cron;
 use crate::error::Error;
 use crate::id::ActorId;
 use crate::json::Json;
-use crate::mount::HostAccess;
 use crate::permission::{Caller, Level, Tenant};
 use crate::store;
 use crate::store::permissions::{Kind, Object};
@@ -55,6 +54,7 @@ impl Service {
             mem_limit: None,
             max_cpus: None,
             use_container_uid: false,
+            run_as_executor: false,
             default_environment: Json::empty_object(),
             status: ActorStatus::Submitted,
             status_message: String::new(),
@@ -73,7 +73,7 @@ impl Service {
             rest: None,
         };
         apply(&mut actor, new, token);
-        actor.place(&self.host_access(&caller.tenant));
+        actor.place(&self.0.config.host_access(&caller.tenant));
         let registered = actor.clone();
         let caller = caller.clone();
         self.0
@@ -160,7 +160,7 @@ impl Service {
         rewrite: Rewrite,
     ) -> Result<Actor, Error> {
         let now = self.0.clock.now();
-        let access = self.host_access(&caller.tenant);
+        let access = self.0.config.host_access(&caller.tenant);
         let service = self.clone();
         let (caller, actor) = (caller.clone(), actor.to_owned());
         let updated = self
@@ -292,12 +292,6 @@ impl Service {
         authorized(&mut c, caller, actor, needed).await
     }
 
-    /// What executions of a tenant have of their hosts.
-    fn host_access(&self, tenant: &Tenant) -> HostAccess {
-        let config = &self.0.config;
-        config.tenants.of(tenant, |own| own.host_access.clone(), config.host_access.clone())
-    }
-
     fn token(&self, tenant: &Tenant, wanted: Option<bool>) -> TokenSetting {
         let config = &self.0.config;
         let default = config.tenants.of(tenant, |own| own.default_token, config.default_token);
@@ -366,6 +360,7 @@ fn apply(actor: &mut Actor, new: NewActor, token: TokenSetting) {
     actor.mem_limit = new.mem_limit;
     actor.max_cpus = new.max_cpus.and_then(|n| u64::try_from(n).ok());
     actor.use_container_uid = new.use_container_uid;
+    actor.run_as_executor = new.run_as_executor;
     actor.default_environment = new.default_environment;
     actor.queue = new.queue;
     actor.log_ex = new.log_ex;

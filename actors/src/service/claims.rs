@@ -82,6 +82,20 @@ pub struct Claim {
     pub environment: Vec<(String, String)>,
 }
 
+impl Claim {
+    /// The user and group of the hosts as which it runs; none for the image's.
+    #[must_use]
+    pub fn user(&self) -> Option<(u32, u32)> {
+        let Actor { use_container_uid, run_as_executor, user, .. } = &self.actor;
+        match self.execution.executor_user {
+            _ if *use_container_uid => None,
+            Some(executor) => Some(executor),
+            // What was sent when it did not run as its senders is nobody's, not its owner's.
+            None => user.filter(|_| !run_as_executor),
+        }
+    }
+}
+
 impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claim")

@@ -134,6 +134,7 @@ impl Service {
     async fn deliver_to_link(&self, delivery: EventDelivery) -> Result<bool, Error> {
         let now = self.0.clock.now();
         let execution = ExecutionId::generate();
+        let service = self.clone();
         let accepted = self
             .0
             .store
@@ -150,7 +151,10 @@ impl Service {
                         Tried { delivered: None, next: None, status: None, error: None };
                     let told = match linked {
                         Some(linked) => {
-                            let accept = accept(execution, linked.id.clone(), &delivery, now);
+                            // By the will of whoever linked to it, but as its owner.
+                            let user = service.executor_user(&linked, &linked.owner);
+                            let id = linked.id.clone();
+                            let accept = accept(execution, id, user, &delivery, now);
                             let accepted = store::accept::accept(c, &accept).await?;
                             accepted.map_or(Told::Gone, |_| Told::Yes(Box::new(linked)))
                         }
@@ -442,10 +446,17 @@ async fn circle(
     Ok(None)
 }
 
-fn accept(execution: ExecutionId, actor: ActorId, delivery: &EventDelivery, now: Time) -> Accept {
+fn accept(
+    execution: ExecutionId,
+    actor: ActorId,
+    executor_user: Option<(u32, u32)>,
+    delivery: &EventDelivery,
+    now: Time,
+) -> Accept {
     let event = Json::parse(&delivery.payload).unwrap_or_else(|_| Json::empty_object());
     let message = NewMessage::json(event);
-    Accept { execution, actor, executor: EVENT.to_owned(), message, now, count_to: 1 }
+    let executor = EVENT.to_owned();
+    Accept { execution, actor, executor, executor_user, message, now, count_to: 1 }
 }
 
 /// What a webhook gets: the event, and what a container would find around it.

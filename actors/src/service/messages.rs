@@ -1,6 +1,7 @@
 //! Rules of messages: send, count, purge.
 
 use super::{Service, authorized};
+use crate::actor::Actor;
 use crate::error::Error;
 use crate::execution::Execution;
 use crate::id::ExecutionId;
@@ -19,7 +20,7 @@ impl Service {
     /// # Errors
     ///
     /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`],
-    /// [`Error::TooLarge`], [`Error::ShuttingDown`].
+    /// [`Error::TooLarge`], [`Error::ShuttingDown`], [`Error::NoIdentity`].
     pub async fn send_message(
         &self,
         caller: &Caller,
@@ -28,6 +29,10 @@ impl Service {
     ) -> Result<Execution, Error> {
         let actor = self.actor_for(caller, actor, Level::Execute).await?;
         let message = message.accept(&self.0.config)?;
+        let executor_user = self.executor_user(&actor, &caller.user);
+        if actor.run_as_executor && executor_user.is_none() {
+            return Err(Error::NoIdentity { user: caller.user.clone() });
+        }
         let now = self.0.clock.now();
         let capacity = Capacity::of(&actor).at_once(self.0.config.max_workers_per_actor);
         let calls = store::activations::spread(capacity);
@@ -35,6 +40,7 @@ impl Service {
             execution: ExecutionId::generate(),
             actor: actor.id.clone(),
             executor: caller.user.clone(),
+            executor_user,
             message,
             now,
             count_to: calls + 1,
@@ -53,7 +59,13 @@ impl Service {
         if waiting <= calls {
             self.0.queue.activate(Activation::of(&actor));
         }
-        Ok(Execution::accepted(id, &actor, caller.user.clone(), now))
+        Ok(Execution::accepted(id, &actor, caller.user.clone(), executor_user, now))
+    }
+
+    /// Who a user is on the hosts, where the actor runs as its senders.
+    pub(super) fn executor_user(&self, actor: &Actor, user: &str) -> Option<(u32, u32)> {
+        let identity = || self.0.config.host_access(&actor.tenant).identity_of(user);
+        actor.run_as_executor.then(identity).flatten().map(|identity| identity.user)
     }
 
     /// How many messages of an actor wait, the ones being handled not counted;

@@ -46,6 +46,7 @@ impl Service {
     /// process does it too, and no crash makes it none or two.
     async fn run_schedule(&self, id: ActorId, now: Time) -> Result<bool, Error> {
         let execution = ExecutionId::generate();
+        let service = self.clone();
         let executed = self
             .0
             .store
@@ -61,7 +62,10 @@ impl Service {
                     if !cron.on || actor.status == ActorStatus::ShuttingDown {
                         return Ok(None);
                     }
-                    let accepted = store::accept::accept(c, &accept(execution, id, now)).await?;
+                    // By the actor's own will, so as its owner.
+                    let user = service.executor_user(&actor, &actor.owner);
+                    let accept = accept(execution, id, user, now);
+                    let accepted = store::accept::accept(c, &accept).await?;
                     Ok::<Option<Actor>, Error>(accepted.map(|_| actor))
                 })
             })
@@ -73,8 +77,14 @@ impl Service {
     }
 }
 
-fn accept(execution: ExecutionId, actor: ActorId, now: Time) -> Accept {
+fn accept(
+    execution: ExecutionId,
+    actor: ActorId,
+    executor_user: Option<(u32, u32)>,
+    now: Time,
+) -> Accept {
     let mut message = NewMessage::text(MESSAGE);
     message.environment.push((TIME_QUEUED.to_owned(), now.iso_millis()));
-    Accept { execution, actor, executor: CRON.to_owned(), message, now, count_to: 1 }
+    let executor = CRON.to_owned();
+    Accept { execution, actor, executor, executor_user, message, now, count_to: 1 }
 }

@@ -14,6 +14,8 @@ pub(crate) struct Accept {
     pub(crate) execution: ExecutionId,
     pub(crate) actor: ActorId,
     pub(crate) executor: String,
+    /// Who that is on the hosts, where the actor runs as its senders.
+    pub(crate) executor_user: Option<(u32, u32)>,
     pub(crate) message: NewMessage,
     pub(crate) now: Time,
     /// Up to how many of the actor's executions that could run are counted.
@@ -33,8 +35,9 @@ pub(crate) async fn accept(c: &mut Connection, accept: &Accept) -> Result<Option
 async fn by_statements(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Error> {
     let inserted = sql(
         "insert into executions (id, actor_id, executor, status, actor_revision, accepted_us, \
-                                 queued_us, visible_us, traceparent) \
-         select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4, $5 from actors \
+                                 queued_us, visible_us, traceparent, executor_uid, \
+                                 executor_gid) \
+         select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4, $5, $6, $7 from actors \
          where id = $2 and status <> 'SHUTTING_DOWN'",
     )
     .bind(accept.execution.as_str())
@@ -42,6 +45,8 @@ async fn by_statements(c: &mut Connection, accept: &Accept) -> Result<Option<u64
     .bind(&accept.executor)
     .bind(accept.now.micros())
     .bind(trace(&accept.message))
+    .bind(accept.executor_user.map(|(uid, _)| i64::from(uid)))
+    .bind(accept.executor_user.map(|(_, gid)| i64::from(gid)))
     .execute(c)
     .await
     .map_err(failed("store the execution"))?;
@@ -77,13 +82,14 @@ async fn at_once(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Err
              where id = $2 and status <> 'SHUTTING_DOWN' for key share), \
          execution as ( \
              insert into executions (id, actor_id, executor, status, actor_revision, \
-                                     accepted_us, queued_us, visible_us, traceparent) \
-             select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4, $6 from actor \
+                                     accepted_us, queued_us, visible_us, traceparent, \
+                                     executor_uid, executor_gid) \
+             select $1, id, $3, 'SUBMITTED', revision, $4, $4, $4, $6, $7, $8 from actor \
              on conflict (id) do nothing returning id), \
          message as ( \
              insert into messages (execution_id, kind, body, bytes, content_type, environment, \
                                    jwt_header) \
-             select id, $7, $8, $9, $10, $11, $12 from execution) \
+             select id, $9, $10, $11, $12, $13, $14 from execution) \
          select 1 + (select count(*) from (select 1 from executions \
                      where actor_id = $2 and status = 'SUBMITTED' and visible_us <= $4 \
                      limit $5) as waiting) \
@@ -93,7 +99,9 @@ async fn at_once(c: &mut Connection, accept: &Accept) -> Result<Option<u64>, Err
     .bind(&accept.executor)
     .bind(accept.now.micros())
     .bind(i64::try_from(accept.count_to).unwrap_or(i64::MAX))
-    .bind(trace(&accept.message));
+    .bind(trace(&accept.message))
+    .bind(accept.executor_user.map(|(uid, _)| i64::from(uid)))
+    .bind(accept.executor_user.map(|(_, gid)| i64::from(gid)));
     let waiting: Option<i64> = bind_message(statement, &accept.message)
         .optional_scalar(c)
         .await

@@ -14,9 +14,9 @@ pub(crate) async fn insert(c: &mut Connection, actor: &Actor) -> Result<(), Erro
                token, token_chosen, webhook, link, hints, privileged, max_workers, mem_limit, \
                max_cpus, use_container_uid, default_environment, status, status_message, state, \
                created_us, updated_us, revision, queue, log_ex, max_run_time, uid, gid, tasdir, \
-               mounts) \
+               mounts, run_as_executor) \
                values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, \
-               $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32)";
+               $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)";
     write(c, text, actor, "register the actor").await
 }
 
@@ -29,7 +29,7 @@ pub(crate) async fn update(c: &mut Connection, actor: &Actor) -> Result<(), Erro
                use_container_uid = $18, default_environment = $19, status = $20, \
                status_message = $21, state = $22, updated_us = $24, revision = $25, queue = $26, \
                log_ex = $27, max_run_time = $28, uid = $29, gid = $30, tasdir = $31, \
-               mounts = $32, rests = 0, rests_until_us = null \
+               mounts = $32, run_as_executor = $33, rests = 0, rests_until_us = null \
                where id = $1 and tenant = $2 and owner = $3 and created_us = $23";
     write(c, text, actor, "update the actor").await
 }
@@ -79,6 +79,7 @@ async fn write(
         .bind(actor.user.map(|(_, gid)| i64::from(gid)))
         .bind(&actor.home)
         .bind(mounts)
+        .bind(actor.run_as_executor)
         .execute(c)
         .await
         .map_err(failed(doing))?;
@@ -461,6 +462,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Actor, Error> {
         mem_limit: fields.get("mem_limit")?,
         max_cpus: fields.parsed_if_any("max_cpus", |n: i64| u64::try_from(n).ok())?,
         use_container_uid: fields.get("use_container_uid")?,
+        run_as_executor: fields.get("run_as_executor")?,
         default_environment: fields.parsed("default_environment", json)?,
         status: fields.parsed("status", |text: String| ActorStatus::parse(&text))?,
         status_message: fields.get("status_message")?,

@@ -549,10 +549,15 @@ pub(super) fn read(fields: &Fields<'_>) -> Result<Stored, Error> {
         }
     }
     let whole = |n: i64| u64::try_from(n).ok();
+    let id = |column| fields.parsed_if_any(column, |n: i64| u32::try_from(n).ok());
     let execution = Execution {
         id: fields.parsed("id", |text: String| ExecutionId::parse(&text))?,
         actor: fields.parsed("actor_id", |text: String| ActorId::parse(&text))?,
         executor: fields.get("executor")?,
+        executor_user: match (id("executor_uid")?, id("executor_gid")?) {
+            (Some(uid), Some(gid)) => Some((uid, gid)),
+            _ => None,
+        },
         status: fields.parsed("status", |text: String| ExecutionStatus::parse(&text))?,
         outcome: fields.parsed_if_any("outcome", |text: String| Outcome::parse(&text))?,
         reason: fields.get("reason")?,

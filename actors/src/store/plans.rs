@@ -260,6 +260,7 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
         execution: ExecutionId::generate(),
         actor: actor.clone(),
         executor: "u".into(),
+        executor_user: Some((1_000, 1_000)),
         message: NewMessage::text("x"),
         now,
         count_to: 7,

@@ -1,7 +1,7 @@
 //! Actors: register, list, show, update, delete.
 
 use abax_actors::{
-    Actor, ActorChange, ActorUpdate, Collection, Deleted, NewActor, TokenSetting, Within,
+    Actor, ActorChange, ActorUpdate, Caller, Collection, Deleted, NewActor, TokenSetting, Within,
 };
 use axum::extract::{Path, Request, State};
 use serde_json::json;
@@ -37,7 +37,7 @@ pub(super) async fn register(
     let mut new = NewActor::new(reader.required("image"));
     fill(&mut reader, &mut new);
     reader.finish()?;
-    refuse_run_as_executor(&parameters, &new)?;
+    check_run_as_executor(&app, &caller, &parameters, &new)?;
     let actor = app.service().register_actor(&caller, new).await?;
     Ok(Reply::one("Actor created successfully.", object(&actor)).created(link(&actor)))
 }
@@ -69,7 +69,7 @@ pub(super) async fn update(
     let mut settings = NewActor::new(image);
     fill(&mut reader, &mut settings);
     reader.finish()?;
-    refuse_run_as_executor(&parameters, &settings)?;
+    check_run_as_executor(&app, &caller, &parameters, &settings)?;
     let service = app.service();
     let updated = if replaces {
         service.update_actor(&caller, &actor, ActorUpdate { settings, force }).await?
@@ -121,6 +121,7 @@ fn fill(reader: &mut Reader<'_>, new: &mut NewActor) {
     reader.put_if_any("mem_limit", &mut new.mem_limit, Reader::string);
     reader.put_if_any("max_cpus", &mut new.max_cpus, Reader::integer);
     reader.put("use_container_uid", &mut new.use_container_uid, false, Reader::boolean);
+    reader.put("run_as_executor", &mut new.run_as_executor, false, Reader::boolean);
     let environment = default.default_environment;
     reader.put("default_environment", &mut new.default_environment, environment, Reader::object);
     reader.put("queue", &mut new.queue, default.queue, Reader::string);
@@ -132,23 +133,24 @@ fn fill(reader: &mut Reader<'_>, new: &mut NewActor) {
     reader.put("cron_on", &mut new.cron_on, false, Reader::boolean);
 }
 
-/// Tapis' tenants may have user ids from an identity service; ours have none.
-fn refuse_run_as_executor(parameters: &Parameters, new: &NewActor) -> Result<(), ApiError> {
-    let mut reader = parameters.reader();
-    let asked = reader.boolean("run_as_executor") == Some(true);
-    reader.finish()?;
+/// Refuses by the texts of Tapis what the service would refuse by its own.
+fn check_run_as_executor(
+    app: &App,
+    caller: &Caller,
+    parameters: &Parameters,
+    new: &NewActor,
+) -> Result<(), ApiError> {
     let (this, other) =
         (parameters.spelling("run_as_executor"), parameters.spelling("use_container_uid"));
-    match (asked, new.use_container_uid) {
-        (false, _) => Ok(()),
-        (true, true) => Err(ApiError::new(
-            Meaning::Invalid,
-            format!("Cannot set both {other} and {this} as true"),
-        )),
-        (true, false) => {
-            Err(ApiError::new(Meaning::Invalid, format!("{this} isn't supported for your tenant")))
-        }
+    if new.run_as_executor && new.use_container_uid {
+        let text = format!("Cannot set both {other} and {this} as true");
+        return Err(ApiError::new(Meaning::Invalid, text));
     }
+    if new.run_as_executor && !app.service().config().knows_identities(&caller.tenant) {
+        let text = format!("{this} isn't supported for your tenant");
+        return Err(ApiError::new(Meaning::Invalid, text));
+    }
+    Ok(())
 }
 
 /// Where an actor is, from the root.
@@ -195,7 +197,7 @@ pub(super) fn attributes(actor: &Actor) -> Object {
         .with("mem_limit", &actor.mem_limit)
         .with("max_cpus", actor.max_cpus)
         .with("use_container_uid", actor.use_container_uid)
-        .with_in_v3("run_as_executor", false)
+        .with_in_v3("run_as_executor", actor.run_as_executor)
         .with("default_environment", &actor.default_environment)
         .with("status", actor.status.as_str())
         .with("status_message", &actor.status_message)

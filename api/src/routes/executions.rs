@@ -147,9 +147,8 @@ pub(super) fn hit(execution: &Execution) -> Object {
         .with("id", execution.id.as_str())
         .with("actor_id", execution.actor.as_str())
         .with("executor", &execution.executor)
-        // Nothing runs as who sent the message: see `run_as_executor` of actors.
-        .with_in_v3("executor_uid", ())
-        .with_in_v3("executor_gid", ())
+        .with_in_v3("executor_uid", execution.executor_user.map(|(uid, _)| uid))
+        .with_in_v3("executor_gid", execution.executor_user.map(|(_, gid)| gid))
         .with("status", execution.status.as_str())
         .with("outcome", execution.outcome.map(|outcome| outcome.as_str()))
         .with("reason", &execution.reason)

@@ -178,6 +178,9 @@ pub(crate) struct ActorSettings {
         default_missing_value = "true"
     )]
     pub(crate) use_container_uid: Option<bool>,
+    /// Run as whoever sends the message, where the operator knows the users of the hosts
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) run_as_executor: Option<bool>,
 }
 
 /// `abax actor create`

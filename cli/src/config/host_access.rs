@@ -1,6 +1,8 @@
 //! What executions have of their hosts: settings that must fit each other.
 
-use abax_actors::{HostAccess, MountRule};
+use std::path::Path;
+
+use abax_actors::{HostAccess, Identities, MountRule};
 use abax_runtime::container::HostUser;
 use anyhow::{Context as _, bail};
 
@@ -11,6 +13,7 @@ use super::Settings;
 pub(super) struct Wanted<'a> {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
+    pub(super) identities_file: Option<&'a Path>,
     pub(super) home: Option<&'a str>,
     pub(super) mounts: Option<&'a [String]>,
     pub(super) privileged_mounts: Option<&'a [String]>,
@@ -27,6 +30,7 @@ impl Settings {
         let wanted = Wanted {
             uid: service.uid,
             gid: service.gid,
+            identities_file: service.identities_file.as_deref(),
             home: service.home.as_deref(),
             mounts: Some(&service.mounts),
             privileged_mounts: Some(&service.privileged_mounts),
@@ -40,7 +44,14 @@ impl Wanted<'_> {
     pub(super) fn is_nothing(&self) -> bool {
         matches!(
             self,
-            Self { uid: None, gid: None, home: None, mounts: None, privileged_mounts: None }
+            Self {
+                uid: None,
+                gid: None,
+                identities_file: None,
+                home: None,
+                mounts: None,
+                privileged_mounts: None
+            }
         )
     }
 
@@ -50,6 +61,15 @@ impl Wanted<'_> {
     ///
     /// A mount that is none, or a user that no execution may be.
     pub(super) fn or(self, other: HostAccess, section: &str) -> anyhow::Result<HostAccess> {
+        let identities = match self.identities_file {
+            // A section that says one user for all does not mean another's list.
+            None => other.identities.filter(|_| self.uid.is_none()),
+            Some(path) => {
+                let may_be = |uid, gid| HostUser::new(uid, gid).is_ok();
+                let identities = Identities::of_file(path, may_be);
+                Some(identities.with_context(|| format!("{section}.identities_file"))?)
+            }
+        };
         let user = match (self.uid, self.gid) {
             (None, None) => other.user,
             (Some(uid), Some(gid)) => {
@@ -69,6 +89,7 @@ impl Wanted<'_> {
         };
         Ok(HostAccess {
             user,
+            identities,
             home: self.home.map(str::to_owned).or(other.home),
             mounts: rules("mounts", self.mounts, other.mounts)?,
             privileged_mounts: rules(

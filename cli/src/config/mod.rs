@@ -118,6 +118,7 @@ pub(crate) struct Service {
     home: Option<String>,
     uid: Option<u32>,
     gid: Option<u32>,
+    identities_file: Option<PathBuf>,
     pub(crate) execution_retention_days: Option<u64>,
     pub(crate) workers_per_actor: u32,
     pub(crate) worker_idle_seconds: u64,
@@ -387,7 +388,8 @@ mod tests {
         assert!(sources.problems.is_empty(), "{:?}", sources.problems);
         for effective in sources.effective() {
             // A file that must exist is not for this test.
-            let elsewhere = effective.setting.key == "ca_bundle";
+            let elsewhere =
+                ["ca_bundle", "service.identities_file"].contains(&effective.setting.key);
             assert!(effective.value.is_some() || elsewhere, "{}", effective.setting.key);
         }
         let settings = Settings::of(&sources).unwrap();

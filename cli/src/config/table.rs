@@ -133,6 +133,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "The user of the hosts as which executions run; needs `service.gid`.";
     "service.gid" "ABAX_SERVICE_GID" [] Whole(1, 2_147_483_647), Words("the image's"),
         "The group of the hosts as which executions run; needs `service.uid`.";
+    "service.identities_file" "ABAX_SERVICE_IDENTITIES_FILE" [] Path, Words("none"),
+        "Users of the hosts, in the form of passwd(5): executions of their actors run as they, others as `service.uid`. The same file in all processes.";
     "service.execution_retention_days" "ABAX_SERVICE_EXECUTION_RETENTION_DAYS" [] Whole(1, 36_500), Words("for ever"),
         "How long executions that have ended are kept.";
     "service.workers_per_actor" "ABAX_SERVICE_WORKERS_PER_ACTOR" [] Whole(1, 10_000), Value("6"),

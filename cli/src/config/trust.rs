@@ -24,6 +24,7 @@ pub(crate) struct OfTenant {
     log_expiry_ceiling_seconds: Option<u64>,
     uid: Option<u32>,
     gid: Option<u32>,
+    identities_file: Option<PathBuf>,
     home: Option<String>,
     mounts: Option<Vec<String>>,
     privileged_mounts: Option<Vec<String>>,
@@ -106,6 +107,7 @@ impl Settings {
             let wanted = Wanted {
                 uid: own.uid,
                 gid: own.gid,
+                identities_file: own.identities_file.as_deref(),
                 home: own.home.as_deref(),
                 mounts: own.mounts.as_deref(),
                 privileged_mounts: own.privileged_mounts.as_deref(),

@@ -191,6 +191,7 @@ fn fields(settings: &args::ActorSettings) -> anyhow::Result<Map<String, Value>> 
     set("token", token.map(|token| json!(token)));
     set("privileged", settings.privileged.map(|privileged| json!(privileged)));
     set("use_container_uid", settings.use_container_uid.map(|image_s| json!(image_s)));
+    set("run_as_executor", settings.run_as_executor.map(|sender_s| json!(sender_s)));
     Ok(fields)
 }
 
