@@ -222,6 +222,27 @@ fn executions_run_as_those_who_sent_them_where_the_operator_knows_these() {
 }
 
 #[test]
+fn a_privileged_actor_sees_the_socket_of_a_container_runtime_where_the_operator_says_so() {
+    let shared = tempfile::tempdir().unwrap();
+    let socket = shared.path().join("runtime.sock");
+    let _runtime = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let script = "find / -xdev -name '*.sock' 2>/dev/null | grep -v /_abaco_results.sock; \
+                  test -S /var/run/docker.sock && echo there; echo looked";
+    let mount = format!("privileged_mounts = [\"{}:/var/run/docker.sock:rw\"]", socket.display());
+    for (settings, seen) in [("", "looked"), (&*mount, "/var/run/docker.sock\nthere\nlooked")] {
+        let machine = Machine::with_settings("", settings);
+        machine.import_script("looks", script);
+        let served = machine.serve();
+        register(&served, &json!({ "image": "looks", "name": "plain" }));
+        register(&served, &json!({ "image": "looks", "name": "privileged", "privileged": true }));
+        assert_eq!(output_of(&served, "plain"), "looked", "{settings}");
+        assert_eq!(output_of(&served, "privileged"), seen, "{settings}");
+        served.stop(Duration::from_secs(20));
+        machine.assert_clean();
+    }
+}
+
+#[test]
 fn an_actor_has_a_limit_on_time_of_its_own_within_the_hosts() {
     let machine = Machine::with_settings("", "time_limit_seconds = 2");
     machine.import_script("sleeps", "echo begun; sleep 1000");
