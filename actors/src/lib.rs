@@ -56,7 +56,7 @@ mod store;
 pub use actor::{Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, Rest, TokenSetting};
 pub use actor_config::{ActorConfig, ActorConfigUpdate, NewActorConfig};
 pub use alias::Alias;
-pub use clock::{Clock, Time};
+pub use clock::{Clock, Machine, Time};
 pub use config::{
     Config, DatabaseConfig, PostgresConfig, QueueConfig, RabbitMqConfig, SearchLimits,
 };

@@ -31,7 +31,7 @@ use crate::metrics;
 use crate::queue::{Activation, Capacity, Delivery};
 use crate::revision::RevisionImage;
 use crate::secret::SecretKeys;
-use crate::store::executions::Stored;
+use crate::store::executions::{Lease, Stored};
 use crate::store::hosts::Stored as Host;
 use crate::store::logs::Piece;
 use crate::store::{self, Connection};
@@ -201,6 +201,7 @@ impl Service {
         let default_limits = self.0.config.default_limits;
         let api_server = self.0.config.api_server.clone();
         let tenants = self.0.config.tenants.clone();
+        let standing = self.0.clock.standing();
         let keys = self.0.config.secret_keys.clone();
         let actor = delivery.actor.clone();
         let claimed = self
@@ -208,11 +209,10 @@ impl Service {
             .store
             .write(move |c| {
                 Box::pin(async move {
-                    let lease_until = now.after(lease);
                     let by = By {
                         host,
                         now,
-                        lease_until,
+                        lease: Lease { lasts: lease, from: now, standing },
                         default_capacity,
                         default_limits,
                         api_server,
@@ -301,11 +301,12 @@ impl Service {
         let (host, claims) = (host.clone(), claims.to_vec());
         // The service's clock goes by the database's, the machine's own does not.
         let ahead = self.0.clock.offset_micros().saturating_neg();
+        let standing = self.0.clock.standing();
         self.0
             .store
             .write(move |c| {
                 Box::pin(async move {
-                    let until = now.after(lease);
+                    let lease = Lease { lasts: lease, from: now, standing };
                     let cordoned = store::hosts::set_seen(c, &host, now, ahead).await?;
                     let mut renewal = Renewal {
                         cordoned: cordoned.unwrap_or(false),
@@ -314,7 +315,7 @@ impl Service {
                     };
                     for key in claims {
                         let halted =
-                            store::executions::renew(c, &key.execution, key.epoch, &host, until)
+                            store::executions::renew(c, &key.execution, key.epoch, &host, lease)
                                 .await?;
                         match halted {
                             None => renewal.lost.push(key),
@@ -454,7 +455,7 @@ async fn became_ready(
 struct By {
     host: HostId,
     now: Time,
-    lease_until: Time,
+    lease: Lease,
     default_capacity: u32,
     default_limits: DefaultLimits,
     api_server: String,
@@ -509,7 +510,7 @@ async fn follow(
 }
 
 async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed, Error> {
-    let &By { ref host, now, lease_until, default_capacity, ref api_server, ref keys, .. } = by;
+    let &By { ref host, now, lease, default_capacity, ref api_server, ref keys, .. } = by;
     let Some(stored) = store::executions::find(c, id).await? else {
         return Ok(Claimed::Gone);
     };
@@ -560,7 +561,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
             worker: &worker,
             revision: actor.revision,
             now,
-            lease_until,
+            lease,
         },
     )
     .await?;

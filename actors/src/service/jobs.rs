@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::upkeep::TO_SET_RIGHT;
 use super::{Service, Swept};
 use crate::Chain;
 use crate::clock::Time;
@@ -210,7 +211,7 @@ impl Service {
     /// Only those of every function.
     pub async fn remove_old_executions(&self) -> Result<u64, Error> {
         let Some(retention) = self.0.config.execution_retention else { return Ok(0) };
-        let ended_before = before(self.0.clock.now(), retention);
+        let ended_before = self.0.clock.settled(TO_SET_RIGHT).before(retention);
         let mut removed = 0;
         for _ in 0..REMOVE_BATCHES {
             let batch = self

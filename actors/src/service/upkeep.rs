@@ -10,7 +10,7 @@ use super::{ClaimKey, Service};
 use crate::actor::ActorStatus;
 use crate::error::Error;
 use crate::execution::{Finish, Outcome};
-use crate::id::{ActorId, ExecutionId};
+use crate::id::ActorId;
 use crate::metrics::{self, Again};
 use crate::store;
 use crate::store::actors::Removed;
@@ -31,6 +31,12 @@ const REQUEST_FORGOTTEN: Duration = Duration::from_secs(300);
 
 /// How long a new actor's host may take to be there.
 const HOST_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What came to be later at once, others had so long to renew their leases since.
+const TO_RENEW: Duration = Duration::from_secs(180);
+/// What came to be later at once is not taken as old for so long: what is removed
+/// does not come back when the clock is set right.
+pub(super) const TO_SET_RIGHT: Duration = Duration::from_secs(3_600);
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,9 +63,13 @@ impl Service {
         let now = self.0.clock.now();
         let lost = {
             let mut c = self.0.store.read().await?;
-            store::executions::with_expired_lease(&mut c, now).await?
+            let clock = &self.0.clock;
+            let before = clock.settled(TO_RENEW);
+            store::executions::with_expired_lease(&mut c, before, clock.standing()).await?
         };
-        let mut swept = self.give_up_all(lost, LostBy::Lease).await?;
+        // Where one of them fails, the rest is put right all the same.
+        let given_up = self.give_up_all(lost, LostBy::Lease).await;
+        let mut swept = given_up.as_ref().copied().unwrap_or_default();
         metrics::leases_lost(swept.retried + swept.ended);
         let config = &self.0.config;
         let idle_since = IdleSince {
@@ -69,14 +79,15 @@ impl Service {
             requested: now.before(REQUEST_FORGOTTEN),
             host: now.before(HOST_ALIVE),
         };
-        let hosts_seen_since = now.before(HOST_FORGOTTEN);
-        let results_since = now.before(config.result_expiry);
+        let settled = self.0.clock.settled(TO_SET_RIGHT);
+        let hosts_seen_since = settled.before(HOST_FORGOTTEN);
+        let results_since = settled.before(config.result_expiry);
         swept.logs_expired = self
             .0
             .store
             .write(move |c| {
                 Box::pin(async move {
-                    let logs_expired = store::logs::remove_expired(c, now).await?;
+                    let logs_expired = store::logs::remove_expired(c, settled).await?;
                     store::workers::remove_idle(c, idle_since, now).await?;
                     store::results::remove_expired(c, results_since).await?;
                     store::hosts::remove_unseen(c, hosts_seen_since).await?;
@@ -92,7 +103,7 @@ impl Service {
                 break;
             }
         }
-        Ok(swept)
+        given_up.map(|_| swept)
     }
 
     /// Tells the owners of new actors that wait for a host which is not there: no
@@ -146,33 +157,37 @@ impl Service {
     }
 
     /// Gives executions whose hosts are gone their next attempt, or ends them.
+    /// One of which that fails holds up no other.
     pub(super) async fn give_up_all(&self, lost: Vec<Stored>, by: LostBy) -> Result<Swept, Error> {
         let mut swept = Swept::default();
+        let mut failed = None;
         let mut given_up = stream::iter(lost)
-            .map(|lost| self.give_up(lost.execution.id, lost.epoch, by))
+            .map(|lost| self.give_up(lost, by))
             .buffer_unordered(GIVEN_UP_AT_ONCE);
         while let Some(given_up) = given_up.next().await {
-            match given_up? {
-                Settled::Waits => swept.retried += 1,
-                Settled::Ended(ended) => {
+            match given_up {
+                Ok(Settled::Waits) => swept.retried += 1,
+                Ok(Settled::Ended(ended)) => {
                     self.ended(&ended).await;
                     swept.ended += 1;
                 }
                 // It was settled or renewed meanwhile.
-                Settled::Not | Settled::Before => {}
+                Ok(Settled::Not | Settled::Before) => {}
+                Err(error) => failed = Some(error),
             }
         }
         metrics::attempts_repeated(by.why(), swept.retried);
-        Ok(swept)
+        failed.map_or(Ok(swept), Err)
     }
 
     /// Each in a transaction of its own, under the lock of the row: its host may
     /// be alive after all, and renew or settle it meanwhile.
-    async fn give_up(&self, id: ExecutionId, epoch: i64, by: LostBy) -> Result<Settled, Error> {
+    async fn give_up(&self, lost: Stored, by: LostBy) -> Result<Settled, Error> {
         let now = self.0.clock.now();
         let max_attempts = self.0.config.max_attempts;
         let log_expiry = self.log_expiry();
-        let key = ClaimKey { execution: id, epoch };
+        let key = ClaimKey { execution: lost.execution.id, epoch: lost.epoch };
+        let lease_until = lost.lease_until;
         let changed = key.execution.clone();
         let given_up = self
             .0
@@ -182,8 +197,8 @@ impl Service {
                     let Some(held) = lock(c, &key.execution).await? else {
                         return Ok(Settled::Not);
                     };
-                    let lease_over = held.stored.lease_until.is_none_or(|until| until < now);
-                    if !held.is_under(&key) || (by == LostBy::Lease && !lease_over) {
+                    let renewed = held.stored.lease_until != lease_until;
+                    if !held.is_under(&key) || (by == LostBy::Lease && renewed) {
                         return Ok(Settled::Not);
                     }
                     let attempts = held.stored.execution.attempt;

@@ -172,7 +172,39 @@ pub(crate) struct NewClaim<'a> {
     /// The actor's revision, which decides the image.
     pub(crate) revision: i64,
     pub(crate) now: Time,
-    pub(crate) lease_until: Time,
+    pub(crate) lease: Lease,
+}
+
+/// How long a host has an execution: counted by the clock of the database where it
+/// has one, which is the same for all hosts at every moment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lease {
+    pub(crate) lasts: Duration,
+    /// The moment, where the database has no clock.
+    pub(crate) from: Time,
+    /// The moment by the clock of a test, which counts instead of all others.
+    pub(crate) standing: Option<Time>,
+}
+
+impl Lease {
+    /// The moment that it is counted from; none where that is the server's to say.
+    fn from(self, c: &Connection) -> Option<i64> {
+        match c {
+            Connection::Sqlite(_) => Some(self.from.micros()),
+            Connection::Postgres(_) => self.standing.map(Time::micros),
+        }
+    }
+
+    fn lasts(self) -> i64 {
+        i64::try_from(self.lasts.as_micros()).unwrap_or(i64::MAX)
+    }
+}
+
+/// The time by the clock of the server, as a statement begins.
+macro_rules! now_on_postgres {
+    () => {
+        "(extract(epoch from statement_timestamp()) * 1000000)::bigint"
+    };
 }
 
 /// Makes a waiting execution a host's, under the next epoch and attempt.
@@ -181,20 +213,30 @@ pub(crate) async fn claim(
     id: &ExecutionId,
     claim: &NewClaim<'_>,
 ) -> Result<bool, Error> {
-    let done =
-        sql("update executions set status = 'RUNNING', epoch = epoch + 1, attempt = attempt + 1, \
-             host_id = $3, worker_id = $4, claimed_revision = $5, lease_until_us = $7, \
-             claimed_us = $6, image_ready_us = null, \
-             created_us = null, started_us = null, first_output_us = null, exited_us = null, \
-             log_bytes = 0, log_truncated = false, staged_state = null \
-         where id = $1 and epoch = $2 and status = 'SUBMITTED'")
+    macro_rules! text {
+        ($until:expr) => {
+            concat!(
+                "update executions set status = 'RUNNING', epoch = epoch + 1, \
+                     attempt = attempt + 1, host_id = $3, worker_id = $4, \
+                     claimed_revision = $5, claimed_us = $6, image_ready_us = null, \
+                     created_us = null, started_us = null, first_output_us = null, \
+                     exited_us = null, log_bytes = 0, log_truncated = false, \
+                     staged_state = null, lease_until_us = ",
+                $until,
+                " where id = $1 and epoch = $2 and status = 'SUBMITTED'"
+            )
+        };
+    }
+    let done = sql(text!("$7 + $8"))
+        .on_postgres(text!(concat!("coalesce($7, ", now_on_postgres!(), ") + $8")))
         .bind(id.as_str())
         .bind(claim.epoch)
         .bind(claim.host.as_str())
         .bind(claim.worker.as_str())
         .bind(claim.revision)
         .bind(claim.now.micros())
-        .bind(claim.lease_until.micros())
+        .bind(claim.lease.from(c))
+        .bind(claim.lease.lasts())
         .execute(c)
         .await
         .map_err(failed("claim the execution"))?;
@@ -208,18 +250,28 @@ pub(crate) async fn renew(
     id: &ExecutionId,
     epoch: i64,
     host: &HostId,
-    lease_until: Time,
+    lease: Lease,
 ) -> Result<Option<bool>, Error> {
-    let halt: Option<Option<i64>> = sql("update executions set lease_until_us = $4 \
-         where id = $1 and epoch = $2 and host_id = $3 and status = 'RUNNING' \
-         returning halt_requested_us")
-    .bind(id.as_str())
-    .bind(epoch)
-    .bind(host.as_str())
-    .bind(lease_until.micros())
-    .optional_scalar(c)
-    .await
-    .map_err(failed("renew the lease"))?;
+    macro_rules! text {
+        ($until:expr) => {
+            concat!(
+                "update executions set lease_until_us = ",
+                $until,
+                " where id = $1 and epoch = $2 and host_id = $3 and status = 'RUNNING' \
+                 returning halt_requested_us"
+            )
+        };
+    }
+    let halt: Option<Option<i64>> = sql(text!("$4 + $5"))
+        .on_postgres(text!(concat!("coalesce($4, ", now_on_postgres!(), ") + $5")))
+        .bind(id.as_str())
+        .bind(epoch)
+        .bind(host.as_str())
+        .bind(lease.from(c))
+        .bind(lease.lasts())
+        .optional_scalar(c)
+        .await
+        .map_err(failed("renew the lease"))?;
     Ok(halt.map(|halt| halt.is_some()))
 }
 
@@ -421,19 +473,25 @@ pub(crate) async fn request_halt_of_actor(
     read_ids(ids)
 }
 
-/// Running executions whose lease ended before `now`, those that nobody else
-/// looks after in this moment.
+/// Running executions whose lease ended before `before`, those that nobody else
+/// looks after in this moment. On a server they ended by its clock as well, unless
+/// that of a test is `standing`: a process whose own clock is wrong ends nobody's.
 pub(crate) async fn with_expired_lease(
     c: &mut Connection,
-    now: Time,
+    before: Time,
+    standing: Option<Time>,
 ) -> Result<Vec<Stored>, Error> {
-    let rows = sql("select * from executions where status = 'RUNNING' and lease_until_us < $1 \
+    let rows = sql("select * from executions where status = 'RUNNING' \
+             and lease_until_us < min($1, coalesce($2, $1)) \
          order by lease_until_us limit 1000")
-    .on_postgres(
-        "select * from executions where status = 'RUNNING' and lease_until_us < $1 \
-         order by lease_until_us limit 1000 for no key update skip locked",
-    )
-    .bind(now.micros())
+    .on_postgres(concat!(
+        "select * from executions where status = 'RUNNING' \
+             and lease_until_us < least($1::bigint, coalesce($2, ",
+        now_on_postgres!(),
+        ")) order by lease_until_us limit 1000 for no key update skip locked",
+    ))
+    .bind(before.micros())
+    .bind(standing.map(Time::micros))
     .fetch_all(c)
     .await
     .map_err(failed("look for ended leases"))?;

@@ -2,6 +2,7 @@
 //! whatever the number of executions of the past.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 use sqlx::PgConnection;
@@ -277,7 +278,8 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     configs::of_actor(c, &tenant, actor).await.unwrap();
     let of = actors::find(c, actor).await.unwrap().unwrap();
     workers::take(c, &of, host, 6, now).await.unwrap();
-    let claim = executions::NewClaim { epoch: 1, host, worker, revision: 1, now, lease_until: now };
+    let lease = executions::Lease { lasts: Duration::from_secs(30), from: now, standing: None };
+    let claim = executions::NewClaim { epoch: 1, host, worker, revision: 1, now, lease };
     assert!(executions::claim(c, waiting, &claim).await.unwrap());
     logs::remove(c, waiting).await.unwrap();
     results::remove(c, waiting).await.unwrap();
@@ -287,7 +289,7 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     let found = PinnedImage { digest: "sha256:0".into(), made: false };
     revisions::pin(c, actor, &image, &found, now).await.unwrap();
     // Run it.
-    assert_eq!(executions::renew(c, running, 1, host, now).await.unwrap(), Some(false));
+    assert_eq!(executions::renew(c, running, 1, host, lease).await.unwrap(), Some(false));
     assert!(executions::record_phase(c, running, 1, Phase::Started, now).await.unwrap());
     actors::set_ready_by(c, running).await.unwrap();
     assert!(actors::end_rest_by(c, running, 1).await.unwrap().is_none());
@@ -318,7 +320,7 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     store::deliveries::has_due_webhooks(c, now).await.unwrap();
     store::deliveries::time_of_next(c, actor, now).await.unwrap();
     let _ = actors::to_prepare(c, now).await;
-    executions::with_expired_lease(c, Time::from_micros(1)).await.unwrap();
+    executions::with_expired_lease(c, Time::from_micros(1), None).await.unwrap();
     let overdue = store::waiting::Overdue {
         now,
         since: now,
