@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Inner, Service, authorized};
@@ -33,6 +34,10 @@ use crate::store::{self, Connection};
 const LONGEST_CHAIN: usize = 1_000;
 /// Deliveries that are looked at in one go.
 const AT_ONCE: i64 = 100;
+/// How long the upkeep delivers before other work has its turn.
+const A_WHILE: Duration = Duration::from_secs(2);
+/// When an event is looked at again whose delivery failed for a fault of ours.
+const PUT_OFF: Duration = Duration::from_secs(60);
 /// How long whoever takes webhooks has to say what became of them.
 const WEBHOOK_LEASE: Duration = Duration::from_secs(300);
 /// How often a webhook is tried, within about four hours.
@@ -116,17 +121,59 @@ impl Service {
     pub async fn deliver_to_links(&self) -> Result<u64, Error> {
         let mut delivered = 0;
         loop {
-            let due = {
-                let mut c = self.0.store.read().await?;
-                store::deliveries::due_links(&mut c, self.0.clock.now(), AT_ONCE).await?
-            };
-            if due.is_empty() {
+            let some = self.deliver_some_to_links().await?;
+            delivered += some.delivered;
+            if !some.more {
                 return Ok(delivered);
             }
-            for delivery in due {
-                delivered += u64::from(self.deliver_to_link(delivery).await?);
+        }
+    }
+
+    /// As [`Service::deliver_to_links`], for a while: other work waits meanwhile.
+    pub(super) async fn deliver_to_links_for_a_while(&self) -> Result<u64, Error> {
+        let deadline = Instant::now() + A_WHILE;
+        let mut delivered = 0;
+        loop {
+            let some = self.deliver_some_to_links().await?;
+            delivered += some.delivered;
+            if !some.more || Instant::now() >= deadline {
+                return Ok(delivered);
             }
         }
+    }
+
+    /// One that cannot be delivered for a fault of its own is put off, and holds up
+    /// no other.
+    async fn deliver_some_to_links(&self) -> Result<Delivered, Error> {
+        let now = self.0.clock.now();
+        let due = {
+            let mut c = self.0.store.read().await?;
+            store::deliveries::due_links(&mut c, now, AT_ONCE).await?
+        };
+        let mut some = Delivered { delivered: 0, more: !due.is_empty() };
+        for (id, delivery) in due {
+            let told = match delivery {
+                Ok(delivery) => self.deliver_to_link(delivery).await,
+                Err(error) => Err(error),
+            };
+            match told {
+                Ok(told) => some.delivered += u64::from(told),
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    warn!(delivery.id = id, error = %Chain(&error), "could not deliver event {id}");
+                    let next = now.after(PUT_OFF);
+                    self.0
+                        .store
+                        .write(move |c| {
+                            Box::pin(
+                                async move { store::deliveries::put_off_link(c, &id, next).await },
+                            )
+                        })
+                        .await?;
+                }
+            }
+        }
+        Ok(some)
     }
 
     /// The execution and the end of the delivery are one transaction; whoever else
@@ -303,6 +350,13 @@ pub(super) async fn tell_links(noted: Arc<Notify>, service: Weak<Inner>) {
             debug!(error = %Chain(&error), "could not tell linked actors now");
         }
     }
+}
+
+/// What became of the deliveries that were looked at.
+struct Delivered {
+    delivered: u64,
+    /// There may be more.
+    more: bool,
 }
 
 /// What became of a delivery to a linked actor.

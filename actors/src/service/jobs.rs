@@ -74,7 +74,12 @@ impl Service {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = self.do_what_is_due().await {
+            // What is half done then, the next process finds, as after a crash.
+            let done = tokio::select! {
+                () = stop.cancelled() => return,
+                done = self.do_what_is_due() => done,
+            };
+            if let Err(error) = done {
                 warn!(error = %Chain(&error), "could not look for jobs that are due");
             }
         }
@@ -151,7 +156,7 @@ impl Service {
                 }
             }
             Job::Deliver => {
-                let delivered = self.deliver_to_links().await?;
+                let delivered = self.deliver_to_links_for_a_while().await?;
                 if delivered > 0 {
                     info!(delivered, "told linked actors of {delivered} events that were left");
                 }

@@ -1,10 +1,14 @@
 //! Executions that nobody sends a message for: schedules.
 
+use std::collections::HashSet;
+
+use tracing::warn;
+
 use super::Service;
 use crate::actor::{Actor, ActorStatus};
 use crate::clock::Time;
 use crate::environment::TIME_QUEUED;
-use crate::error::Error;
+use crate::error::{Chain, Error};
 use crate::execution::CRON;
 use crate::id::{ActorId, ExecutionId};
 use crate::message::NewMessage;
@@ -27,17 +31,28 @@ impl Service {
     /// Only those of every function.
     pub async fn run_schedules(&self) -> Result<u64, Error> {
         let mut executed = 0;
+        // One that fails is tried again the next time, and holds up no other.
+        let mut failed = HashSet::new();
         loop {
             let now = self.0.clock.now();
-            let due = {
+            let mut due = {
                 let mut c = self.0.store.read().await?;
-                store::cron::due(&mut c, now, AT_ONCE).await?
+                let limit = AT_ONCE + i64::try_from(failed.len()).unwrap_or(i64::MAX - AT_ONCE);
+                store::cron::due(&mut c, now, limit).await?
             };
+            due.retain(|actor| !failed.contains(actor));
             if due.is_empty() {
                 return Ok(executed);
             }
             for actor in due {
-                executed += u64::from(self.run_schedule(actor, now).await?);
+                match self.run_schedule(actor.clone(), now).await {
+                    Ok(run) => executed += u64::from(run),
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(error) => {
+                        warn!(actor.id = %actor, error = %Chain(&error), "could not execute actor {actor} by its schedule");
+                        failed.insert(actor);
+                    }
+                }
             }
         }
     }

@@ -215,6 +215,9 @@ impl Service {
                         return end(c, &held, &finish, now, log_expiry).await.map(Settled::Ended);
                     }
                     let ClaimKey { execution, epoch } = &key;
+                    // It may wait for long, or end without another attempt.
+                    store::logs::remove(c, execution).await?;
+                    store::results::remove(c, execution).await?;
                     let attempt = Attempt::Spent;
                     store::executions::give_back(c, execution, *epoch, attempt, now, now).await?;
                     Ok(Settled::Waits)

@@ -44,12 +44,13 @@ pub(crate) async fn insert(c: &mut Connection, delivery: &EventDelivery) -> Resu
     Ok(())
 }
 
-/// Deliveries to linked actors that are due, in the order of the events.
+/// Deliveries to linked actors that are due with their ids, in the order of the
+/// events; also those that cannot be read.
 pub(crate) async fn due_links(
     c: &mut Connection,
     now: Time,
     limit: i64,
-) -> Result<Vec<EventDelivery>, Error> {
+) -> Result<Vec<(String, Result<EventDelivery, Error>)>, Error> {
     let rows = sql("select * from deliveries where kind = 'link' and next_us <= $1 \
          order by next_us, created_us limit $2")
     .bind(now.micros())
@@ -57,7 +58,18 @@ pub(crate) async fn due_links(
     .fetch_all(c)
     .await
     .map_err(failed("look for events to deliver"))?;
-    rows.iter().map(read).collect()
+    rows.iter().map(|row| Ok((Fields::of(row, "deliveries").get("id")?, read(row)))).collect()
+}
+
+/// Has a delivery that is due be due at `next`.
+pub(crate) async fn put_off_link(c: &mut Connection, id: &str, next: Time) -> Result<(), Error> {
+    sql("update deliveries set next_us = $2 where id = $1 and next_us is not null")
+        .bind(id)
+        .bind(next.micros())
+        .execute(c)
+        .await
+        .map_err(failed("put off the delivery"))?;
+    Ok(())
 }
 
 /// Whether a webhook is due.
