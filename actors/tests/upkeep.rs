@@ -7,7 +7,7 @@ mod fixture;
 
 use std::time::Duration;
 
-use abax_actors::{Actor, Deleted, ExecutionStatus};
+use abax_actors::{Actor, Deleted, ExecutionStatus, NewActor};
 use fixture::{Engine, Fixture, LEASE, PATIENCE, succeeded};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +16,9 @@ on_each_engine![
     jobs_go_on_where_the_clock_was_set_back,
     executions_go_when_their_time_has_come,
     a_deleted_actor_with_many_executions_goes_in_parts,
+    output_of_a_lost_attempt_goes_with_it,
+    one_schedule_that_fails_holds_up_no_other,
+    one_event_that_cannot_be_read_holds_up_no_other,
     hosts_are_called_again_for_work_that_nobody_took,
     hosts_are_not_called_for_what_cannot_run,
 ];
@@ -131,6 +134,78 @@ async fn a_purge_of_many_is_several_transactions() {
     assert_eq!(f.service.purge_messages(&f.owner, actor.id.as_str()).await.unwrap(), 6_000);
     let transactions = "select count(distinct xmin::text) from executions where status = 'ERROR'";
     assert_eq!(f.rows.number(transactions).await, 2);
+}
+
+#[tokio::test]
+async fn a_purge_beside_claims_leaves_nothing_behind() {
+    let f = Fixture::new(Engine::Postgres).await;
+    let actor = f.actor().await;
+    insert_many(&f, &actor, "SUBMITTED", 12_000).await;
+    // A claim that is under way holds the first of them.
+    let mut claim = f.rows.postgres().await;
+    sqlx::query("begin").execute(&mut claim).await.unwrap();
+    sqlx::query("update executions set status = 'RUNNING' where id = 'many1'")
+        .execute(&mut claim)
+        .await
+        .unwrap();
+    let purge = {
+        let (service, owner, actor) = (f.service.clone(), f.owner.clone(), actor.id.clone());
+        tokio::spawn(async move { service.purge_messages(&owner, actor.as_str()).await })
+    };
+    f.rows.somebody_waits().await;
+    // What is sent from here on is not meant.
+    f.send(&actor, "later").await;
+    sqlx::query("commit").execute(&mut claim).await.unwrap();
+    assert_eq!(purge.await.unwrap().unwrap(), 11_999);
+    assert_eq!(f.service.message_count(&f.owner, actor.id.as_str()).await.unwrap(), 1);
+}
+
+async fn output_of_a_lost_attempt_goes_with_it(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    let sent = f.send(&actor, "x").await;
+    let claim = f.claim(&host).await;
+    assert!(f.service.append_logs(&claim.key, 0, b"output", false).await.unwrap());
+    assert!(f.service.append_results(&claim.key, 1, vec![b"result"[..].into()]).await.unwrap());
+    f.clock.advance(LEASE * 2);
+    assert_eq!(f.service.sweep().await.unwrap().retried, 1);
+    let (actor, id) = (actor.id.as_str(), sent.id.as_str());
+    f.service.halt_execution(&f.owner, actor, id).await.unwrap();
+    for table in ["log_chunks", "results"] {
+        assert_eq!(f.rows.number(&format!("select count(*) from {table}")).await, 0, "{table}");
+    }
+}
+
+async fn one_schedule_that_fails_holds_up_no_other(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let hourly = |new: &mut NewActor| new.cron_schedule = Some("now + 1 hour".to_owned());
+    let broken = f.register(hourly).await;
+    f.clock.advance(Duration::from_secs(1));
+    let whole = f.register(hourly).await;
+    let sql = format!("update actors set hints = 'no list' where id = '{}'", broken.id);
+    f.rows.execute(&sql).await;
+    assert_eq!(f.service.run_schedules().await.unwrap(), 1);
+    let run = f.service.executions(&f.owner, whole.id.as_str()).await.unwrap();
+    assert_eq!(run.executions.len(), 1);
+}
+
+async fn one_event_that_cannot_be_read_holds_up_no_other(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let heard = f.actor().await;
+    let told = f.register(|new| new.link = heard.id.to_string()).await;
+    f.rows
+        .execute(
+            "insert into deliveries (id, tenant, actor_id, event_type, kind, target, payload, \
+                                     created_us, next_us) \
+             values ('broken', 'ABAX', 'none', 'NONE', 'link', '', '{}', 1, 1)",
+        )
+        .await;
+    assert!(f.service.actor_ready(&told.id, told.revision, &host).await.unwrap());
+    assert_eq!(f.claim(&host).await.actor.id, heard.id);
+    let waits = "select count(*) from deliveries where id = 'broken' and next_us > 1";
+    assert_eq!(f.rows.number(waits).await, 1, "it is put off");
 }
 
 /// Executions of an actor, accepted and stored now.

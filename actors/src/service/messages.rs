@@ -80,8 +80,8 @@ impl Service {
         store::waiting::count_of_actor(&mut c, &actor.id).await
     }
 
-    /// Cancels what waits for an actor; needs UPDATE. What runs goes on. Says how
-    /// many messages there were.
+    /// Cancels what waits for an actor now; needs UPDATE. What runs goes on, and so
+    /// does what is claimed or sent meanwhile. Says how many messages there were.
     ///
     /// # Errors
     ///
@@ -90,6 +90,11 @@ impl Service {
         let actor = self.actor_for(caller, actor, Level::Update).await?;
         let now = self.0.clock.now();
         let mut count = 0;
+        let last = {
+            let mut c = self.0.store.read().await?;
+            store::executions::last_waiting(&mut c, &actor.id).await?
+        };
+        let Some(last) = last else { return Ok(count) };
         loop {
             let actor = actor.id.clone();
             let some = self
@@ -98,13 +103,16 @@ impl Service {
                 .write(move |c| {
                     Box::pin(async move {
                         let reason = "cancelled: the actor's messages were purged";
-                        store::executions::cancel_waiting_of_actor(c, &actor, reason, now).await
+                        store::executions::cancel_waiting_of_actor(c, &actor, last, reason, now)
+                            .await
                     })
                 })
                 .await?;
             metrics::executions_cancelled(some);
             count += some;
-            if some < store::executions::CANCELLED_AT_ONCE {
+            // A part of them may have been claimed since they were looked for, so that
+            // few does not mean that they were all.
+            if some == 0 {
                 return Ok(count);
             }
         }

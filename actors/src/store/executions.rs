@@ -419,23 +419,37 @@ pub(crate) async fn cancel_waiting(
     Ok(done == 1)
 }
 
-/// Executions that [`cancel_waiting_of_actor`] ends at most.
-pub(crate) const CANCELLED_AT_ONCE: u64 = 5_000;
+/// Where the last execution of an actor that waits stands; none where none does.
+pub(crate) async fn last_waiting(
+    c: &mut Connection,
+    actor: &ActorId,
+) -> Result<Option<i64>, Error> {
+    sql("select sequence from executions where actor_id = $1 and status = 'SUBMITTED' \
+         order by sequence desc limit 1")
+    .bind(actor.as_str())
+    .optional_scalar(c)
+    .await
+    .map_err(failed("look for waiting executions"))
+}
 
-/// Ends waiting executions of an actor, the oldest first; says how many.
+/// Ends 5,000 executions of an actor at most that wait no further behind than
+/// `last`, the oldest first; says how many. Those that are claimed in this moment
+/// are not counted, and more may be left.
 pub(crate) async fn cancel_waiting_of_actor(
     c: &mut Connection,
     actor: &ActorId,
+    last: i64,
     reason: &str,
     now: Time,
 ) -> Result<u64, Error> {
     sql("update executions set status = 'ERROR', outcome = 'cancelled', reason = $2, \
              stored_us = $3 where status = 'SUBMITTED' and sequence in \
              (select sequence from executions where actor_id = $1 and status = 'SUBMITTED' \
-              order by sequence limit 5000)")
+              and sequence <= $4 order by sequence limit 5000)")
     .bind(actor.as_str())
     .bind(reason)
     .bind(now.micros())
+    .bind(last)
     .execute(c)
     .await
     .map_err(failed("cancel the waiting executions"))
