@@ -378,9 +378,12 @@ pub struct Logs {
     pub bytes: Vec<u8>,
     /// Where the next output will stand: ask for it from here on.
     pub position: u64,
-    /// The attempt that wrote it. Where it differs from the last answer's, a
-    /// host died and the output begins anew at position 0.
+    /// The attempt that wrote it.
     pub attempt: u32,
+    /// Which claim of the execution wrote it. Where it differs from the last
+    /// answer's, the output begins anew at position 0: a host died, or gave the
+    /// execution back, which is the same attempt again.
+    pub epoch: i64,
     /// Whether it was cut.
     pub truncated: bool,
     /// Whether nothing will follow.

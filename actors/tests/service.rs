@@ -39,6 +39,7 @@ on_each_engine![
     logs_are_cut_where_the_limit_is_and_say_so,
     logs_expire_by_the_actors_wish_up_to_the_ceiling,
     logs_are_followed_while_they_grow,
+    who_follows_a_log_hears_at_once_that_it_begins_anew,
     waiting_ends_with_the_execution_or_with_patience,
     registered_actors_are_prepared_once_at_a_time,
     an_actor_says_what_it_waits_for_until_it_is_ready,
@@ -462,7 +463,10 @@ async fn only_the_owner_and_admins_of_the_tenant_get_at_an_actor(engine: Engine)
             ("logs", s.logs(caller, id, execution).await.map(drop)),
             ("workers", s.workers(caller, id).await.map(drop)),
             ("wait", s.wait_for_execution(caller, id, execution, Duration::ZERO).await.map(drop)),
-            ("follow", s.follow_logs(caller, id, execution, 0, Duration::ZERO).await.map(drop)),
+            (
+                "follow",
+                s.follow_logs(caller, id, execution, None, 0, Duration::ZERO).await.map(drop),
+            ),
             (
                 "update",
                 s.update_actor(caller, id, {
@@ -647,10 +651,9 @@ async fn logs_are_followed_while_they_grow(engine: Engine) {
         tokio::spawn(async move {
             let (mut text, mut position) = (String::new(), 0);
             loop {
-                let logs = service
-                    .follow_logs(&owner, sent.actor.as_str(), sent.id.as_str(), position, PATIENCE)
-                    .await
-                    .unwrap();
+                let (actor, id) = (sent.actor.as_str(), sent.id.as_str());
+                let logs =
+                    service.follow_logs(&owner, actor, id, None, position, PATIENCE).await.unwrap();
                 text.push_str(&String::from_utf8_lossy(&logs.bytes));
                 position = logs.position;
                 if logs.ended {
@@ -667,6 +670,33 @@ async fn logs_are_followed_while_they_grow(engine: Engine) {
     let middle =
         f.service.logs_from(&f.owner, actor.id.as_str(), sent.id.as_str(), 5).await.unwrap();
     assert_eq!(middle.bytes, b"wo three");
+}
+
+async fn who_follows_a_log_hears_at_once_that_it_begins_anew(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    let sent = f.send(&actor, "x").await;
+    let first = f.claim(&host).await;
+    assert!(f.service.append_logs(&first.key, 0, b"of the first run", false).await.unwrap());
+    let (id, execution) = (actor.id.as_str(), sent.id.as_str());
+    let logs = f.service.logs(&f.owner, id, execution).await.unwrap();
+    // A drain: it is the same attempt that runs again.
+    assert!(f.service.release(&first.key).await.unwrap());
+    let second = f.claim(&host).await;
+    assert_eq!(second.attempt, first.attempt);
+    assert!(f.service.append_logs(&second.key, 0, b"again", false).await.unwrap());
+    let follow = f.service.follow_logs(
+        &f.owner,
+        id,
+        execution,
+        Some(logs.epoch),
+        logs.position,
+        PATIENCE * 100,
+    );
+    let anew = tokio::time::timeout(PATIENCE, follow).await.expect("it says so").unwrap();
+    assert_eq!((anew.bytes.as_slice(), anew.position), (&b"again"[..], 5));
+    assert_ne!(anew.epoch, logs.epoch);
 }
 
 async fn waiting_ends_with_the_execution_or_with_patience(engine: Engine) {

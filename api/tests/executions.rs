@@ -295,6 +295,33 @@ async fn logs_can_be_followed_to_the_end() {
 }
 
 #[tokio::test]
+async fn who_follows_a_log_hears_that_it_begins_anew() {
+    let running = start().await;
+    let actor = running.register(json!({})).await;
+    let execution = running.send(&actor, "x").await;
+    let host = host(&running).await;
+    let path = format!("/actors/{actor}/executions/{execution}/logs?follow=true");
+    let first = claim(&running, &host).await;
+    let append = async |claim: &Claim, bytes: &[u8]| {
+        assert!(running.service.append_logs(&claim.key, 0, bytes, false).await.unwrap());
+    };
+    append(&first, b"of the first run").await;
+    let mut stream = running.get(&path).send().await.unwrap();
+    read_until(&mut stream, "of the first run").await;
+    // As a drain does: the attempt is the same.
+    assert!(running.service.release(&first.key).await.unwrap());
+    let second = claim(&running, &host).await;
+    append(&second, b"again").await;
+    let anew = read_until(&mut stream, r#"{"text":"again"}"#).await;
+    assert!(anew.contains("event: restart"), "{anew}");
+    assert!(anew.contains("id: 2.5"), "{anew}");
+    // Whoever lost the connection before.
+    let mut again = running.get(&path).header("Last-Event-ID", "1.16").send().await.unwrap();
+    let anew = read_until(&mut again, r#"{"text":"again"}"#).await;
+    assert!(anew.contains("event: restart"), "{anew}");
+}
+
+#[tokio::test]
 async fn one_user_cannot_have_all_places_of_those_who_wait() {
     let running = start_with(|config| config.waits_per_user = 1).await;
     let actor = running.register(json!({})).await;

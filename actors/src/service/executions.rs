@@ -209,13 +209,15 @@ impl Service {
             position: position + bytes.len() as u64,
             bytes,
             attempt: stored.execution.attempt,
+            epoch: stored.epoch,
             truncated: stored.log_truncated && !expired,
             ended: stored.execution.status.is_final(),
         })
     }
 
-    /// As [`Service::logs_from`], but when there is nothing new, waits for it or
-    /// for the end up to `patience`.
+    /// As [`Service::logs_from`], but when there is nothing new, waits for it, for
+    /// the end, or for another claim than `epoch`, up to `patience`. What another
+    /// claim wrote is answered from its beginning.
     ///
     /// # Errors
     ///
@@ -225,6 +227,7 @@ impl Service {
         caller: &Caller,
         actor: &str,
         execution: &str,
+        epoch: Option<i64>,
         position: u64,
         patience: Duration,
     ) -> Result<Logs, Error> {
@@ -233,6 +236,9 @@ impl Service {
         loop {
             let mut changes = self.0.changes.subscribe();
             let logs = self.logs_from(caller, actor, execution, position).await?;
+            if epoch.is_some_and(|epoch| epoch != logs.epoch) {
+                return self.logs(caller, actor, execution).await;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             if !logs.bytes.is_empty() || logs.ended || left.is_zero() {
                 return Ok(logs);

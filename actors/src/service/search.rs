@@ -95,6 +95,7 @@ impl Service {
                     position: bytes.len() as u64,
                     bytes,
                     attempt: execution.attempt,
+                    epoch: found.epoch,
                     truncated: found.log_truncated,
                     ended: execution.status.is_final(),
                 },

@@ -170,6 +170,7 @@ pub(crate) async fn executions(
         Ok(FoundExecution {
             owner: fields.get("owner")?,
             log_truncated: stored.log_truncated,
+            epoch: stored.epoch,
             execution: stored.execution,
         })
     });
@@ -181,6 +182,7 @@ pub(crate) struct FoundExecution {
     pub(crate) execution: Execution,
     pub(crate) owner: String,
     pub(crate) log_truncated: bool,
+    pub(crate) epoch: i64,
 }
 
 /// The workers of these ids that are still there, in this order.

@@ -27,8 +27,6 @@ use crate::waits::Waiting;
 
 /// How often a silent stream shows that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long to wait for the rest of a character that is there in part.
-const HALF_A_CHARACTER: Duration = Duration::from_millis(200);
 
 pub(super) async fn show(
     Signed(caller): Signed,
@@ -50,15 +48,15 @@ pub(super) async fn show(
         .any(|(name, value)| name == "follow" && value.eq_ignore_ascii_case("true"));
     if follows {
         let waiting = app.waits().begin(&caller)?;
-        let (attempt, position) = last_seen(&parts.headers).unwrap_or((execution.attempt, 0));
+        let (epoch, position) = last_seen(&parts.headers).unzip();
         let stop = stopping.map(|Extension(Stopping(stop))| stop).unwrap_or_default();
         let follower = Follower {
             service: service.clone(),
             caller,
             actor,
             execution,
-            attempt,
-            position,
+            epoch,
+            position: position.unwrap_or(0),
             stop,
             ended: false,
             _waiting: waiting,
@@ -79,21 +77,22 @@ pub(super) fn object(link: String, owner: &str, logs: &Logs) -> Object {
     ])
 }
 
-/// Attempt and position after the last event that a reconnecting client had.
-fn last_seen(headers: &HeaderMap) -> Option<(u32, u64)> {
-    let (attempt, position) = headers.get("last-event-id")?.to_str().ok()?.split_once('.')?;
-    Some((attempt.parse().ok()?, position.parse().ok()?))
+/// Epoch and position after the last event that a reconnecting client had.
+fn last_seen(headers: &HeaderMap) -> Option<(i64, u64)> {
+    let (epoch, position) = headers.get("last-event-id")?.to_str().ok()?.split_once('.')?;
+    Some((epoch.parse().ok()?, position.parse().ok()?))
 }
 
 /// Reads on in the output of one execution and tells it as server-sent events:
-/// `log` with `text`; `restart` when another attempt begins anew; `end` with
+/// `log` with `text`; `restart` when it begins anew on another host; `end` with
 /// `status`, `outcome` and `exit_code`.
 struct Follower {
     service: Service,
     caller: Caller,
     actor: Actor,
     execution: Execution,
-    attempt: u32,
+    /// Whose output it has told; none before the first.
+    epoch: Option<i64>,
     position: u64,
     stop: CancellationToken,
     ended: bool,
@@ -125,16 +124,14 @@ impl Follower {
 
     async fn next(&mut self) -> Result<Event, abax_actors::Error> {
         loop {
-            let (actor, id) = (self.actor.id.as_str(), self.execution.id.as_str());
-            let logs =
-                self.service.follow_logs(&self.caller, actor, id, self.position, HEARTBEAT).await?;
-            if logs.attempt != self.attempt {
-                let began = self.position > 0;
-                (self.attempt, self.position) = (logs.attempt, 0);
+            let logs = self.follow(self.position).await?;
+            if self.epoch != Some(logs.epoch) {
+                let began = self.epoch.is_some() && self.position > 0;
+                self.epoch = Some(logs.epoch);
                 if began {
-                    return Ok(self.event("restart", &json!({ "attempt": self.attempt })));
+                    self.position = 0;
+                    return Ok(self.event("restart", &json!({ "attempt": logs.attempt })));
                 }
-                continue;
             }
             if logs.bytes.is_empty() && logs.ended {
                 return self.end(&logs).await;
@@ -144,13 +141,22 @@ impl Follower {
             }
             let whole = whole_characters(&logs);
             if whole == 0 {
-                tokio::time::sleep(HALF_A_CHARACTER).await;
+                // A character has come in part.
+                let more = self.follow(self.position + logs.bytes.len() as u64).await?;
+                if more.bytes.is_empty() && !more.ended && more.epoch == logs.epoch {
+                    return Ok(Event::default().comment("waiting"));
+                }
                 continue;
             }
             self.position += whole as u64;
             let text = String::from_utf8_lossy(&logs.bytes[..whole]);
             return Ok(self.event("log", &json!({ "text": text })));
         }
+    }
+
+    async fn follow(&self, position: u64) -> Result<Logs, abax_actors::Error> {
+        let (actor, id) = (self.actor.id.as_str(), self.execution.id.as_str());
+        self.service.follow_logs(&self.caller, actor, id, self.epoch, position, HEARTBEAT).await
     }
 
     async fn end(&mut self, logs: &Logs) -> Result<Event, abax_actors::Error> {
@@ -168,7 +174,7 @@ impl Follower {
     }
 
     fn event(&self, name: &str, data: &serde_json::Value) -> Event {
-        let id = format!("{}.{}", self.attempt, self.position);
+        let id = format!("{}.{}", self.epoch.unwrap_or(0), self.position);
         Event::default().event(name).id(id).data(data.to_string())
     }
 }
