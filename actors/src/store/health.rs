@@ -17,10 +17,15 @@ pub(crate) struct Open {
 
 /// What waits and runs, by class.
 pub(crate) async fn open_executions(c: &mut Connection) -> Result<Vec<Open>, Error> {
+    // Each half has an index of its own, which knows no other status.
     let rows =
         sql("select a.queue as id, e.status, count(*) as open, min(e.queued_us) as since_us \
          from executions e join actors a on a.id = e.actor_id \
-         where e.status in ('SUBMITTED', 'RUNNING') group by a.queue, e.status")
+         where e.status = 'SUBMITTED' group by a.queue, e.status \
+         union all \
+         select a.queue, e.status, count(*), min(e.queued_us) \
+         from executions e join actors a on a.id = e.actor_id \
+         where e.status = 'RUNNING' group by a.queue, e.status")
         .fetch_all(c)
         .await
         .map_err(failed("count the open executions"))?;

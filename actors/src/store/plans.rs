@@ -4,8 +4,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection, Row as _, SqliteConnection};
 
 use super::sql::{Connection, Value};
 use super::{
@@ -59,6 +58,17 @@ pub(super) async fn note(c: &mut PgConnection, text: &str, values: &[Value<'_>])
             plans.borrow_mut().push((text.to_owned(), format!("{mode}\n{}", plan.join("\n"))));
         });
     }
+}
+
+/// As [`note`], on SQLite, which has one plan for all values.
+pub(super) async fn note_on_sqlite(c: &mut SqliteConnection, text: &str) {
+    if PLANS.try_with(|_| ()).is_err() {
+        return;
+    }
+    let explain = AssertSqlSafe(format!("explain query plan {text}"));
+    let plan = sqlx::query(explain).fetch_all(&mut *c).await.unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+    PLANS.with(|plans| plans.borrow_mut().push((text.to_owned(), plan.join("\n"))));
 }
 
 fn literal(value: &Value<'_>) -> String {
@@ -160,6 +170,60 @@ async fn the_hottest_statements_find_their_rows_by_index() {
         .collect();
     assert!(slow.is_empty(), "these read whole tables:\n\n{}", slow.join("\n\n"));
     assert!(plans.len() >= 2 * 30, "only {} plans were kept", plans.len());
+}
+
+#[tokio::test]
+async fn who_watches_reads_no_executions_of_the_past() {
+    let database = abax_testbed::Database::create().unwrap();
+    let mut config = PostgresConfig::new(database.url());
+    config.password = Some(abax_testbed::PASSWORD.into());
+    let config = DatabaseConfig::Postgres(config);
+    super::migrate(&config).await.unwrap();
+    database.execute(MANY).unwrap();
+    database.execute("analyze").unwrap();
+    let store = Store::open(&config).await.unwrap();
+    let mut c = store.read().await.unwrap();
+    let plans = PLANS.scope(RefCell::default(), watch(&mut c)).await;
+    let slow: Vec<_> = plans
+        .iter()
+        .filter(|(_, plan)| plan.contains("Seq Scan on executions"))
+        .map(|(text, plan)| format!("{text}\n{plan}"))
+        .collect();
+    assert!(slow.is_empty(), "these read all executions:\n\n{}", slow.join("\n\n"));
+    assert!(plans.len() >= 2 * 6, "only {} plans were kept", plans.len());
+}
+
+#[tokio::test]
+async fn who_watches_a_file_reads_no_executions_of_the_past() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("abax.db");
+    let store = Store::open(&DatabaseConfig::Sqlite { path }).await.unwrap();
+    let mut c = store.read().await.unwrap();
+    let plans = PLANS.scope(RefCell::default(), watch(&mut c)).await;
+    let slow: Vec<_> = plans
+        .iter()
+        .filter(|(_, plan)| {
+            let reads = |line: &str| line == "SCAN e" || line == "SCAN executions";
+            plan.lines().any(reads)
+        })
+        .map(|(text, plan)| format!("{text}\n{plan}"))
+        .collect();
+    assert!(slow.is_empty(), "these read all executions:\n\n{}", slow.join("\n\n"));
+    assert!(plans.len() >= 6, "only {} plans were kept", plans.len());
+}
+
+/// What metrics, `doctor` and the lists of admins ask for again and again.
+async fn watch(c: &mut Connection) -> Vec<(String, String)> {
+    let now = Time::from_micros(1_800_000_000_000_000);
+    // The ids of the many are none, so that reading them fails after the statement.
+    let _ = store::health::open_executions(c).await;
+    store::health::hosts_seen(c, now).await.unwrap();
+    store::statistics::counts(c, "default").await.unwrap();
+    let _ = store::diagnosis::overdue(c, now, 10).await;
+    let _ = store::diagnosis::waiting(c, now, 10).await;
+    let _ = store::diagnosis::broken(c, 10).await;
+    let _ = store::hosts::running(c).await;
+    PLANS.with(RefCell::take)
 }
 
 #[tokio::test]

@@ -121,6 +121,8 @@ impl<'a> Sql<'a> {
         self.check()?;
         match c {
             Connection::Sqlite(c) => {
+                #[cfg(test)]
+                super::plans::note_on_sqlite(c, &self.sqlite).await;
                 Ok(bound(self.sqlite, self.values).execute(&mut **c).await?.rows_affected())
             }
             Connection::Postgres(c) => {
@@ -136,6 +138,8 @@ impl<'a> Sql<'a> {
         self.check()?;
         match c {
             Connection::Sqlite(c) => {
+                #[cfg(test)]
+                super::plans::note_on_sqlite(c, &self.sqlite).await;
                 let rows = bound(self.sqlite, self.values).fetch_all(&mut **c).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
@@ -156,6 +160,8 @@ impl<'a> Sql<'a> {
         self.check()?;
         match c {
             Connection::Sqlite(c) => {
+                #[cfg(test)]
+                super::plans::note_on_sqlite(c, &self.sqlite).await;
                 let row = bound(self.sqlite, self.values).fetch_optional(&mut **c).await?;
                 Ok(row.map(Row::Sqlite))
             }
