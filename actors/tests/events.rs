@@ -8,8 +8,8 @@ mod fixture;
 use std::time::Duration;
 
 use abax_actors::{
-    Actor, ActorUpdate, Caller, Error, EventDelivery, EventKind, EventTarget, Execution, Finish,
-    HostId, NewActor, Outcome, Role, Service, Tenant, WebhookAnswer,
+    Actor, ActorUpdate, Caller, DeliveryId, Error, EventDelivery, EventKind, EventTarget,
+    Execution, Finish, HostId, NewActor, Outcome, Role, Service, Tenant, WebhookAnswer,
 };
 use fixture::{Engine, Fixture, PATIENCE, succeeded};
 
@@ -20,6 +20,9 @@ on_each_engine![
     a_webhook_is_tried_again_with_growing_rests,
     an_address_that_may_not_be_called_is_given_up,
     webhooks_are_given_to_one_process_at_a_time,
+    one_actors_webhooks_hold_up_nobody_elses,
+    a_webhook_that_is_silent_is_called_once_and_not_for_each_event,
+    an_owner_has_a_part_of_the_webhooks_on_their_way,
     links_are_checked,
     links_in_a_circle_are_refused,
     links_through_aliases_are_links,
@@ -213,7 +216,7 @@ async fn an_address_that_may_not_be_called_is_given_up(engine: Engine) {
 async fn webhooks_are_given_to_one_process_at_a_time(engine: Engine) {
     let f = Fixture::new(engine).await;
     let host = f.host().await;
-    for _ in 0..20 {
+    for _ in 0..12 {
         let actor = f.register(|new| new.webhook = "https://example.org/".to_owned()).await;
         ready(&f, &actor, &host).await;
     }
@@ -237,10 +240,98 @@ async fn webhooks_are_given_to_one_process_at_a_time(engine: Engine) {
     }
     taken.sort();
     taken.dedup();
-    assert_eq!(taken.len(), 20);
+    assert_eq!(taken.len(), 12);
     // Who took them said nothing: they come again.
     f.clock.advance(Duration::from_secs(301));
-    assert_eq!(f.service.due_webhooks(100).await.unwrap().len(), 20);
+    assert_eq!(f.service.due_webhooks(100).await.unwrap().len(), 12);
+}
+
+/// An actor of `owner` with this many events for its webhook.
+async fn with_events(f: &Fixture, owner: &str, count: u32) -> Actor {
+    let mut new = NewActor::new("busybox");
+    new.webhook = "https://example.org/".to_owned();
+    let owner = Caller::new(Tenant::default(), owner, Role::User);
+    let actor = f.service.register_actor(&owner, new).await.unwrap();
+    let now = f.clock.now().micros();
+    let rows = (1..=count).map(|n| {
+        let (id, created) = (DeliveryId::generate(), now + i64::from(n));
+        format!(
+            "('{id}', 'ABAX', '{}', 'ACTOR_READY', 'webhook', 'https://example.org/', '{{}}', \
+             {created}, {now})",
+            actor.id
+        )
+    });
+    let rows: Vec<_> = rows.collect();
+    f.rows
+        .execute(&format!(
+            "insert into deliveries (id, tenant, actor_id, event_type, kind, target, payload, \
+                                     created_us, next_us) values {}",
+            rows.join(", ")
+        ))
+        .await;
+    // Whoever comes later waits behind.
+    f.clock.advance(Duration::from_secs(1));
+    actor
+}
+
+async fn one_actors_webhooks_hold_up_nobody_elses(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let flood = with_events(&f, "mallory", 200).await;
+    let other = with_events(&f, "ada", 1).await;
+    let due = f.service.due_webhooks(20).await.unwrap();
+    let of = |actor: &Actor| due.iter().filter(|due| due.delivery.actor == actor.id).count();
+    assert_eq!((of(&flood), of(&other)), (10, 1), "both have their turn");
+    let more = f.service.due_webhooks(20).await.unwrap();
+    assert!(more.is_empty(), "its others wait until it is said what became of these");
+    for due in due.iter().filter(|due| due.delivery.actor == flood.id) {
+        f.service.webhook_answered(&due.delivery, WebhookAnswer::Taken(200)).await.unwrap();
+    }
+    let next = f.service.due_webhooks(20).await.unwrap();
+    assert_eq!(next.len(), 10);
+    let last = due.iter().rfind(|due| due.delivery.actor == flood.id).unwrap();
+    assert!(next[0].delivery.created > last.delivery.created, "in their order");
+}
+
+async fn a_webhook_that_is_silent_is_called_once_and_not_for_each_event(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = with_events(&f, "mallory", 30).await;
+    let calls = async || f.service.due_webhooks(20).await.unwrap();
+    for rest in [5, 20, 80, 320, 1_280, 3_600, 3_600] {
+        let due = calls().await;
+        assert_eq!(due.len(), 10);
+        let silent = WebhookAnswer::NotNow { status: None, error: "no answer".to_owned() };
+        f.service.webhook_answered(&due[0].delivery, silent).await.unwrap();
+        let others: Vec<_> = due[1..].iter().map(|due| due.delivery.clone()).collect();
+        f.service.webhook_is_silent(&actor.id, &others).await.unwrap();
+        assert!(calls().await.is_empty(), "all of them rest");
+        f.clock.advance(Duration::from_secs(rest));
+    }
+    let due = calls().await;
+    let all: Vec<_> = due.into_iter().map(|due| due.delivery).collect();
+    f.service.webhook_is_silent(&actor.id, &all).await.unwrap();
+    f.clock.advance(Duration::from_secs(86_400));
+    assert!(calls().await.is_empty(), "they are given up together");
+    let left = "select count(*) from deliveries where next_us is not null";
+    assert_eq!(f.rows.number(left).await, 0);
+}
+
+async fn an_owner_has_a_part_of_the_webhooks_on_their_way(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    for _ in 0..20 {
+        with_events(&f, "mallory", 1).await;
+    }
+    let ada = with_events(&f, "ada", 1).await;
+    let first = f.service.due_webhooks(2).await.unwrap();
+    assert!(first.iter().any(|due| due.delivery.actor == ada.id), "owners take turns");
+    let mut of_mallory = 1;
+    loop {
+        let more = f.service.due_webhooks(5).await.unwrap();
+        if more.is_empty() {
+            break;
+        }
+        of_mallory += more.len();
+    }
+    assert_eq!(of_mallory, 16);
 }
 
 async fn links_are_checked(engine: Engine) {

@@ -24,8 +24,8 @@ use crate::auth::Keys;
 
 /// How long a receiver may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Events that are taken at once; each takes its patience at most, one after the
-/// other where they are of one actor, and that is less than they are ours for.
+/// Events that are taken at once; those of one actor, at most ten, take their
+/// patience one after the other, and that is less than they are ours for.
 const TAKEN_AT_ONCE: u32 = 20;
 /// Actors whose events are on their way at the same time.
 const ACTORS_AT_ONCE: usize = 64;
@@ -72,6 +72,8 @@ pub(crate) async fn deliver(app: App, stop: CancellationToken) {
             tokio::select! {
                 () = &mut stopped => return,
                 () = service.may_have_webhooks() => {}
+                // There may be more of the actor that this was of.
+                Some(_) = on_their_way.join_next() => {}
             }
         }
     }
@@ -138,12 +140,14 @@ impl Post {
 
     /// Posts events of one actor one after the other, for as long as they are ours.
     async fn in_order(self: Arc<Self>, events: Vec<DueWebhook>, service: Service) {
-        for event in events {
+        let mut events = events.into_iter();
+        while let Some(event) = events.next() {
             if service.clock().now().after(PATIENCE) > event.until {
                 return;
             }
             let answer = self.post(&event, &service).await;
             let EventDelivery { id, actor, attempts, .. } = &event.delivery;
+            let silent = matches!(answer, WebhookAnswer::NotNow { status: None, .. });
             match &answer {
                 WebhookAnswer::Taken(status) => {
                     debug!(actor.id = %actor, status, "event {id} taken by its webhook");
@@ -155,6 +159,13 @@ impl Post {
             if let Err(error) = service.webhook_answered(&event.delivery, answer).await {
                 // It is posted again.
                 warn!(error = %Chain(&error), "could not note what became of event {id}");
+            }
+            if silent {
+                let rest: Vec<EventDelivery> = events.map(|event| event.delivery).collect();
+                if let Err(error) = service.webhook_is_silent(actor, &rest).await {
+                    warn!(error = %Chain(&error), "could not put off the events of actor {actor}");
+                }
+                return;
             }
         }
     }

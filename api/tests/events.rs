@@ -7,7 +7,7 @@ mod service;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use abax_actors::HostInfo;
+use abax_actors::{Finish, HostInfo, Outcome};
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode as Status};
 use axum::routing::post;
@@ -247,4 +247,34 @@ async fn the_service_itself_may_be_called() {
     make_ready(&running, &id).await;
     let (_, body) = receiver.came(1).await.remove(0);
     assert!(body.contains(r#""event_type":"ACTOR_READY""#), "{body}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_silent_is_not_called_for_each_event() {
+    let running =
+        start_with(|config| config.webhook_networks = vec!["127.0.0.1/32".parse().unwrap()]).await;
+    let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", receiver.local_addr().unwrap());
+    let id = running.register(json!({"webhook": url})).await;
+    make_ready(&running, &id).await;
+    let (called, _) = receiver.accept().await.unwrap();
+    // It says nothing, and more happens meanwhile.
+    let queues = running.service.config().queues.clone();
+    let info = HostInfo { classes: queues.clone(), ..HostInfo::new("node-2", "1", 4) };
+    let host = running.service.register_host(info).await.unwrap();
+    for _ in 0..2 {
+        running.send(&id, "x").await;
+        let delivery = running.service.receive(&queues, 1).await.unwrap();
+        let lease = Duration::from_secs(30);
+        let claim = running.service.claim(delivery, &host, lease).await.unwrap().unwrap();
+        let finish = Finish::new(Outcome::Succeeded, "");
+        assert!(running.service.finish(&claim.key, finish).await.unwrap());
+    }
+    drop(called);
+    let tried = deliveries(&running, &id).await;
+    assert_eq!(tried.len(), 3);
+    let spared = |delivery: &&Value| {
+        delivery["lastError"].as_str().unwrap().contains("the one before it had no answer")
+    };
+    assert_eq!(tried.iter().filter(spared).count(), 2, "{tried:?}");
 }

@@ -47,6 +47,8 @@ const WEBHOOK_ATTEMPTS: u32 = 8;
 const WEBHOOK_REST: Duration = Duration::from_secs(5);
 /// The longest of those rests.
 const WEBHOOK_REST_MOST: Duration = Duration::from_secs(3_600);
+/// Actors of an owner whose webhooks are on their way at once, on all processes.
+const ACTORS_OF_AN_OWNER: u64 = 16;
 /// How long it can be looked up what became of an event.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// Transactions in a row that remove deliveries; the rest is left for the next
@@ -231,8 +233,11 @@ impl Service {
     }
 
     /// Events that webhooks are to hear of now, up to `limit`, each the caller's
-    /// to post until [`DueWebhook::until`]; those of one actor in their order. Say
-    /// what became of each with [`Service::webhook_answered`].
+    /// to post until [`DueWebhook::until`]; those of one actor in their order, and no
+    /// more of it before it is said what became of these. Owners take turns, and each
+    /// has those of a few actors on their way at once. Say what became of each with
+    /// [`Service::webhook_answered`], or of all of an actor with
+    /// [`Service::webhook_is_silent`].
     ///
     /// # Errors
     ///
@@ -250,11 +255,7 @@ impl Service {
         let taken = self
             .0
             .store
-            .write(move |c| {
-                Box::pin(async move {
-                    store::deliveries::take_webhooks(c, now, until, i64::from(limit)).await
-                })
-            })
+            .write(move |c| Box::pin(async move { take_webhooks(c, now, until, limit).await }))
             .await?;
         let config = &self.0.config;
         Ok(taken
@@ -309,6 +310,54 @@ impl Service {
         Ok(())
     }
 
+    /// Says that the webhook of an actor does not answer at all: `taken`, which were
+    /// not tried, and what else is due of it count as tried too, so that one call in
+    /// vain puts all of them off.
+    ///
+    /// # Errors
+    ///
+    /// Only those of every function.
+    pub async fn webhook_is_silent(
+        &self,
+        actor: &ActorId,
+        taken: &[EventDelivery],
+    ) -> Result<(), Error> {
+        let now = self.0.clock.now();
+        let (actor, taken) = (actor.clone(), taken.to_vec());
+        let tried = move |attempts| Tried {
+            delivered: None,
+            next: rest_after(attempts).map(|rest| now.after(rest)),
+            status: None,
+            error: Some("not tried: the one before it had no answer".to_owned()),
+        };
+        let given_up = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(async move {
+                    let mut given_up = 0;
+                    for delivery in &taken {
+                        let tried = tried(delivery.attempts);
+                        given_up += u64::from(tried.next.is_none());
+                        store::deliveries::tried(c, &delivery.id, &tried).await?;
+                    }
+                    for attempts in 1..=WEBHOOK_ATTEMPTS {
+                        let tried = tried(attempts);
+                        let count =
+                            store::deliveries::put_off_webhooks(c, &actor, now, attempts, &tried)
+                                .await?;
+                        given_up += if tried.next.is_none() { count } else { 0 };
+                    }
+                    Ok(given_up)
+                })
+            })
+            .await?;
+        for _ in 0..given_up {
+            metrics::event_delivered(EventTarget::Webhook, false);
+        }
+        Ok(())
+    }
+
     /// Removes deliveries that ended more than a week ago; says how many.
     pub(super) async fn remove_old_deliveries(&self) -> Result<u64, Error> {
         let before = self.0.clock.now().before(KEPT);
@@ -338,6 +387,29 @@ impl Service {
             self.0.links_noted.notify_one();
         }
     }
+}
+
+/// Takes webhooks that are due, up to `limit`, from as many owners as there are.
+async fn take_webhooks(
+    c: &mut Connection,
+    now: Time,
+    until: Time,
+    limit: u32,
+) -> Result<Vec<EventDelivery>, Error> {
+    store::deliveries::lock_webhooks(c).await?;
+    let busy = store::deliveries::webhooks_on_their_way(c, now).await?;
+    let mut taken = Vec::new();
+    for due in store::deliveries::due_webhooks(c, now).await? {
+        if taken.len() >= limit as usize {
+            break;
+        }
+        let before_it = busy.get(&due.party).copied().unwrap_or(0);
+        if before_it + due.turn <= ACTORS_OF_AN_OWNER {
+            taken.extend(store::deliveries::take_webhook(c, &due.id, until).await?);
+        }
+    }
+    taken.sort_by_key(|delivery| delivery.created);
+    Ok(taken)
 }
 
 /// Gives linked actors the events that this process notes, for as long as the

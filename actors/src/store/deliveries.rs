@@ -2,6 +2,8 @@
 //!
 //! One is due from `next_us` on, and has ended where that is null.
 
+use std::collections::HashMap;
+
 use super::{Connection, Fields, failed, sql};
 use crate::clock::Time;
 use crate::error::Error;
@@ -82,31 +84,134 @@ pub(crate) async fn has_due_webhooks(c: &mut Connection, now: Time) -> Result<bo
     Ok(next.is_some_and(|next| next <= now.micros()))
 }
 
-/// Makes webhooks that are due the caller's until `until`, when they are due
-/// again; each counts as tried.
-pub(crate) async fn take_webhooks(
-    c: &mut Connection,
-    now: Time,
-    until: Time,
-    limit: i64,
-) -> Result<Vec<EventDelivery>, Error> {
-    let rows = sql("update deliveries set next_us = $2, attempts = attempts + 1 where id in \
-             (select id from deliveries where kind = 'webhook' and next_us <= $1 \
-              order by next_us, created_us limit $3) returning *")
-    .on_postgres(
-        "update deliveries set next_us = $2, attempts = attempts + 1 where id in \
-             (select id from deliveries where kind = 'webhook' and next_us <= $1 \
-              order by next_us, created_us limit $3 for update skip locked) returning *",
-    )
+/// Whose webhooks are called in turns: an owner in a tenant.
+pub(crate) type Party = (String, String);
+
+/// A webhook that is due.
+pub(crate) struct Due {
+    pub(crate) id: String,
+    pub(crate) party: Party,
+    /// Which of its party's actors it is of, from 1, the longest due first.
+    pub(crate) turn: u64,
+}
+
+/// Keeps other processes from taking webhooks until this transaction ends.
+pub(crate) async fn lock_webhooks(c: &mut Connection) -> Result<(), Error> {
+    // A file has one writer at a time anyway.
+    sql("select 1")
+        .on_postgres("select pg_advisory_xact_lock(hashtextextended('webhooks', 0))")
+        .execute(c)
+        .await
+        .map_err(failed("lock the webhooks"))?;
+    Ok(())
+}
+
+/// Whether the delivery `d` is a webhook on its way: it was taken, is not due
+/// again yet, and nothing is said of that try.
+macro_rules! on_its_way {
+    () => {
+        "d.kind = 'webhook' and d.next_us > $1 and d.attempts > 0 and d.last_error is null"
+    };
+}
+
+/// Webhooks that are due, of actors without one on its way: the first ten of each
+/// actor in the order of their events, of sixteen actors of each party, and the
+/// parties in turns.
+pub(crate) async fn due_webhooks(c: &mut Connection, now: Time) -> Result<Vec<Due>, Error> {
+    let rows = sql(concat!(
+        "select id, tenant, owner, turn from ( \
+             select id, tenant, owner, first_us, nth, \
+                 dense_rank() over (partition by tenant, owner order by first_us, actor_id) as turn \
+             from (select id, tenant, actor_id, first_us, nth, coalesce( \
+                       (select a.owner from actors a where a.id = of_actors.actor_id), '') as owner \
+                   from (select id, tenant, actor_id, \
+                             min(next_us) over (partition by actor_id) as first_us, \
+                             row_number() over (partition by actor_id order by created_us) as nth \
+                         from deliveries where kind = 'webhook' and next_us <= $1 \
+                         and actor_id not in (select d.actor_id from deliveries d where ",
+        on_its_way!(),
+        ")) of_actors where nth <= 10) of_owners) in_turns \
+         where turn <= 16 order by turn, first_us, nth limit 1000"
+    ))
     .bind(now.micros())
-    .bind(until.micros())
-    .bind(limit)
     .fetch_all(c)
     .await
     .map_err(failed("look for events to deliver"))?;
-    let mut taken = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-    taken.sort_by_key(|delivery| delivery.created);
-    Ok(taken)
+    rows.iter()
+        .map(|row| {
+            let fields = Fields::of(row, "deliveries");
+            Ok(Due {
+                id: fields.get("id")?,
+                party: (fields.get("tenant")?, fields.get("owner")?),
+                turn: fields.parsed("turn", |n: i64| u64::try_from(n).ok())?,
+            })
+        })
+        .collect()
+}
+
+/// Of how many of their actors parties have webhooks on their way.
+pub(crate) async fn webhooks_on_their_way(
+    c: &mut Connection,
+    now: Time,
+) -> Result<HashMap<Party, u64>, Error> {
+    let rows = sql(concat!(
+        "select '' as id, tenant, owner, count(*) as actors from ( \
+             select tenant, actor_id, coalesce( \
+                 (select a.owner from actors a where a.id = of_actors.actor_id), '') as owner \
+             from (select distinct d.tenant, d.actor_id from deliveries d where ",
+        on_its_way!(),
+        ") of_actors) of_owners group by tenant, owner"
+    ))
+    .bind(now.micros())
+    .fetch_all(c)
+    .await
+    .map_err(failed("look for events on their way"))?;
+    rows.iter()
+        .map(|row| {
+            let fields = Fields::of(row, "deliveries");
+            let count = fields.parsed("actors", |n: i64| u64::try_from(n).ok())?;
+            Ok(((fields.get("tenant")?, fields.get("owner")?), count))
+        })
+        .collect()
+}
+
+/// Makes a webhook the caller's until `until`, when it is due again; it counts as
+/// tried.
+pub(crate) async fn take_webhook(
+    c: &mut Connection,
+    id: &str,
+    until: Time,
+) -> Result<Option<EventDelivery>, Error> {
+    let row = sql("update deliveries set next_us = $2, attempts = attempts + 1, \
+             last_status = null, last_error = null where id = $1 returning *")
+    .bind(id)
+    .bind(until.micros())
+    .fetch_optional(c)
+    .await
+    .map_err(failed("take an event to deliver"))?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Counts a try for the webhooks of an actor that are due, without one, where it is
+/// the one of number `attempts`. Says how many.
+pub(crate) async fn put_off_webhooks(
+    c: &mut Connection,
+    actor: &ActorId,
+    now: Time,
+    attempts: u32,
+    tried: &Tried,
+) -> Result<u64, Error> {
+    sql("update deliveries set attempts = $3, next_us = $4, last_status = null, \
+             last_error = $5 \
+         where actor_id = $1 and kind = 'webhook' and next_us <= $2 and attempts = $3 - 1")
+    .bind(actor.as_str())
+    .bind(now.micros())
+    .bind(i64::from(attempts))
+    .bind(tried.next.map(Time::micros))
+    .bind(&tried.error)
+    .execute(c)
+    .await
+    .map_err(failed("put off events"))
 }
 
 /// How a delivery, or one try of it, came out.

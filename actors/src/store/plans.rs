@@ -382,6 +382,8 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     store::cron::due(c, now, 100).await.unwrap();
     store::deliveries::due_links(c, now, 100).await.unwrap();
     store::deliveries::has_due_webhooks(c, now).await.unwrap();
+    assert!(store::deliveries::due_webhooks(c, now).await.unwrap().is_empty());
+    store::deliveries::webhooks_on_their_way(c, now).await.unwrap();
     store::deliveries::time_of_next(c, actor, now).await.unwrap();
     let _ = actors::to_prepare(c, now).await;
     executions::with_expired_lease(c, Time::from_micros(1), None).await.unwrap();
