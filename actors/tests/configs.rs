@@ -6,10 +6,10 @@
 mod fixture;
 
 use abax_actors::{
-    Actor, ActorConfigUpdate, ActorId, Caller, Claim, Error, ExecutionStatus, Level,
-    NewActorConfig, Noun, Outcome, Role, SecretKeys, Service, Shareable, Tenant,
+    Actor, ActorConfigUpdate, ActorId, ActorStatus, ActorUpdate, Caller, Claim, Error,
+    ExecutionStatus, Level, NewActorConfig, Noun, Role, SecretKeys, Service, Shareable, Tenant,
 };
-use fixture::{Engine, Fixture, LEASE, receive, succeeded};
+use fixture::{Engine, Fixture, LEASE, nothing_is_deliverable, receive, succeeded};
 use secrecy::ExposeSecret as _;
 
 on_each_engine![
@@ -21,7 +21,7 @@ on_each_engine![
     secrets_are_shown_to_executions_only,
     secrets_are_sealed_anew_when_the_key_changes,
     a_process_without_the_key_leaves_the_execution_to_others,
-    what_cannot_be_given_ends_the_execution_with_the_reason,
+    what_cannot_be_given_puts_the_actor_into_error_and_messages_wait,
 ];
 
 fn user(name: &str) -> Caller {
@@ -250,6 +250,32 @@ async fn an_alias_takes_no_config_to_where_its_owner_did_not_mean_it(engine: Eng
     assert_eq!(value(&claim.environment, "_actor_configs"), Some("{}"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_config_follows_no_alias_that_is_pointed_elsewhere_meanwhile() {
+    let f = with_keys(Engine::Postgres).await;
+    let s = &f.service;
+    let actor = f.actor().await;
+    let eve = user("eve");
+    let hers = s.register_actor(&eve, abax_actors::NewActor::new("busybox")).await.unwrap();
+    s.create_alias(&f.owner, "jane", actor.id.as_str()).await.unwrap();
+    let mut moves = f.rows.postgres().await;
+    sqlx::query("begin").execute(&mut moves).await.unwrap();
+    sqlx::query("update aliases set actor_id = $1 where alias = 'jane'")
+        .bind(hers.id.as_str())
+        .execute(&mut moves)
+        .await
+        .unwrap();
+    let make = {
+        let (service, owner) = (s.clone(), f.owner.clone());
+        let config = secret("token", "hunter2", "jane");
+        tokio::spawn(async move { service.create_actor_config(&owner, config).await })
+    };
+    f.rows.somebody_waits().await;
+    sqlx::query("commit").execute(&mut moves).await.unwrap();
+    let refused = make.await.unwrap();
+    assert!(matches!(refused, Err(Error::Forbidden { .. })), "{refused:?}");
+}
+
 async fn secrets_are_shown_to_executions_only(engine: Engine) {
     let f = with_keys(engine).await;
     let s = &f.service;
@@ -312,7 +338,7 @@ async fn a_process_without_the_key_leaves_the_execution_to_others(engine: Engine
     assert_eq!(value(&claim.environment, "token"), Some("hunter2"));
 }
 
-async fn what_cannot_be_given_ends_the_execution_with_the_reason(engine: Engine) {
+async fn what_cannot_be_given_puts_the_actor_into_error_and_messages_wait(engine: Engine) {
     let f = with_keys(engine).await;
     let s = &f.service;
     let (damaged, full) = (f.actor().await, f.actor().await);
@@ -332,12 +358,29 @@ async fn what_cannot_be_given_ends_the_execution_with_the_reason(engine: Engine)
     }
     let host = f.host().await;
     for (actor, part) in [(&damaged, "config stolen"), (&full, "at most 130000")] {
-        let sent = f.send(actor, "x").await;
+        let id = actor.id.as_str();
+        let sent = [f.send(actor, "1").await, f.send(actor, "2").await];
         let delivery = receive(s).await;
         assert!(s.claim(delivery, &host, LEASE).await.unwrap().is_none());
-        let ended = f.execution(&sent).await;
-        assert_eq!(ended.outcome, Some(Outcome::CouldNotStart));
-        let reason = ended.reason.unwrap();
+        let failed = s.actor(&f.owner, id).await.unwrap();
+        assert_eq!(failed.status, ActorStatus::Error);
+        let reason = failed.status_message;
         assert!(reason.contains(part) && !reason.contains("hunter2"), "{reason}");
+        f.clock.advance(LEASE);
+        assert!(nothing_is_deliverable(s).await);
+        for sent in &sent {
+            assert_eq!(f.execution(sent).await.status, ExecutionStatus::Submitted, "it is kept");
+        }
+
+        let name = if actor.id == full.id { "b" } else { "stolen" };
+        s.delete_actor_config(&f.admin, name).await.unwrap();
+        let mut update = ActorUpdate::new("busybox");
+        update.force = true;
+        s.update_actor(&f.owner, id, update).await.unwrap();
+        for sent in &sent {
+            let claim = f.claim(&host).await;
+            assert_eq!(claim.key.execution, sent.id);
+            assert!(s.finish(&claim.key, succeeded()).await.unwrap());
+        }
     }
 }

@@ -144,6 +144,12 @@ enum Claimed {
     Sealed(Error),
     /// No host could ever run it, so it has ended.
     Hopeless,
+    /// No process can give its actor's executions what they are to get, until
+    /// somebody changes that: they wait.
+    Misconfigured {
+        revision: i64,
+        reason: String,
+    },
 }
 
 /// When it was said last that a secret could not be opened: each execution that
@@ -261,6 +267,13 @@ impl Service {
                 self.0.sealed.say(&error);
                 delivery.retry_after(NOT_HERE);
                 Ok(None)
+            }
+            Ok(Claimed::Misconfigured { revision, reason }) => {
+                let reason =
+                    format!("{reason}; change its configs, and then update the actor with force");
+                let failed = self.actor_failed(&delivery.actor, revision, &reason).await;
+                delivery.retry_after(CLAIM_AGAIN);
+                failed.map(|_| None)
             }
             Ok(Claimed::NoRoom) => {
                 if called {
@@ -497,7 +510,9 @@ async fn follow(
         Claimed::Yes(_) => work.waiting >= spread,
         Claimed::NoRoom | Claimed::Hopeless => work.waiting > 0,
         // It comes back by itself.
-        Claimed::Gone | Claimed::NotHere | Claimed::Sealed(_) => false,
+        Claimed::Gone | Claimed::NotHere | Claimed::Sealed(_) | Claimed::Misconfigured { .. } => {
+            false
+        }
     };
     if !more {
         return Ok((claimed, Follow::Nothing));
@@ -546,9 +561,7 @@ async fn claim(c: &mut Connection, id: &ExecutionId, by: &By) -> Result<Claimed,
         ForExecution::Values(configs) => configs,
         ForExecution::NotHere(error) => return Ok(Claimed::Sealed(error)),
         ForExecution::Never(reason) => {
-            let outcome = Outcome::CouldNotStart;
-            store::executions::cancel_waiting(c, id, outcome, &reason, now).await?;
-            return Ok(Claimed::Hopeless);
+            return Ok(Claimed::Misconfigured { revision: actor.revision, reason });
         }
     };
     let worker = store::workers::take(c, &actor, host, capacity, now).await?;

@@ -264,13 +264,15 @@ async fn check_items(
 ) -> Result<(), Error> {
     let mut refused = None;
     for item in items {
+        let is_alias = ActorId::parse(item).is_none();
+        // It is not removed or pointed elsewhere from here on until the config stands
+        // there: what the caller may do is looked up under the lock.
+        if is_alias && store::aliases::lock(c, &caller.tenant, item).await?.is_none() {
+            return Err(Error::NotFound { noun: Noun::NamedActor, id: item.clone() });
+        }
         let (_, mut level) = actor_named(c, caller, item).await?;
-        if ActorId::parse(item).is_none() {
+        if is_alias {
             level = level.min(alias_named(c, caller, item).await?.1);
-            // It is not removed or pointed elsewhere before the config stands there.
-            if store::aliases::lock(c, &caller.tenant, item).await?.is_none() {
-                return Err(Error::NotFound { noun: Noun::NamedActor, id: item.clone() });
-            }
         }
         if level < Level::Update && refused.is_none() {
             refused = Some((item.clone(), level));
