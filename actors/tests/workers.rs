@@ -23,6 +23,7 @@ on_each_engine![
     admins_ask_for_workers_and_others_may_not,
     asked_for_workers_run_at_once,
     an_idle_worker_is_stopped_at_once_and_a_busy_one_after_its_execution,
+    a_worker_that_is_asked_to_stop_as_its_execution_ends_does_not_stay,
     idle_workers_go_and_the_actor_stays_ready,
     a_worker_of_a_host_that_is_gone_goes_or_is_asked_for_again,
     what_never_starts_puts_the_actor_into_error,
@@ -243,6 +244,24 @@ async fn an_idle_worker_is_stopped_at_once_and_a_busy_one_after_its_execution(en
     assert!(workers(&f, &actor).await.is_empty());
     f.send(&actor, "z").await;
     f.claim(&host).await;
+}
+
+async fn a_worker_that_is_asked_to_stop_as_its_execution_ends_does_not_stay(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let host = f.host().await;
+    let actor = f.actor().await;
+    f.send(&actor, "x").await;
+    let ended = f.claim(&host).await;
+    assert!(f.service.finish(&ended.key, succeeded()).await.unwrap());
+    // It was BUSY when it was asked.
+    f.rows.execute("update workers set status = 'SHUTDOWN_REQUESTED'").await;
+    f.send(&actor, "y").await;
+    let busy = f.claim(&host).await;
+    f.service.stop_worker(&f.owner, actor.id.as_str(), busy.worker.as_str()).await.unwrap();
+    f.service.sweep().await.unwrap();
+    let left = workers(&f, &actor).await;
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].id, busy.worker, "one that has an execution has it until its end");
 }
 
 async fn idle_workers_go_and_the_actor_stays_ready(engine: Engine) {

@@ -264,6 +264,13 @@ pub(crate) async fn remove_idle(
         .execute(c)
         .await
         .map_err(failed("remove workers that were asked for in vain"))?;
+    // Its execution ended in the moment in which it was asked to stop.
+    sql("delete from workers where status = 'SHUTDOWN_REQUESTED' and not exists \
+             (select 1 from executions e where e.actor_id = workers.actor_id \
+              and e.status = 'RUNNING' and e.worker_id = workers.id)")
+    .execute(c)
+    .await
+    .map_err(failed("remove workers that were asked to stop"))?;
     // One that has an execution goes with its lease.
     sql("update workers set status = 'REQUESTED', host_id = '', host_name = '', created_us = $2 \
          where status in ('READY', 'BUSY', 'PULLING IMAGE') and not exists \
