@@ -120,6 +120,28 @@ async fn who_waits_gets_the_first_result_while_the_execution_runs() {
 }
 
 #[tokio::test]
+async fn who_can_wait_no_longer_hears_that_the_message_was_accepted() {
+    let running = start().await;
+    let id = running.register(json!({})).await;
+    let share = async |level: &str| {
+        let entry = json!({ "user": "bob", "level": level });
+        ok(running.post(&format!("/actors/{id}/permissions")).json(&entry)).await;
+    };
+    share("EXECUTE").await;
+    let host = host(&running).await;
+    let path = format!("/actors/{id}/messages?_abaco_synchronous=true");
+    let request = running.by("bob", Method::POST, &path).form(&[("message", "x")]);
+    let (answer, claim) = tokio::join!(request.send(), async {
+        let claim = claim(&running, &host).await;
+        share("NONE").await;
+        claim
+    });
+    let (headers, body) = envelope(answer.unwrap(), StatusCode::ACCEPTED).await;
+    assert_eq!(body["result"]["executionId"], claim.key.execution.as_str());
+    assert!(headers.contains_key("location"));
+}
+
+#[tokio::test]
 async fn who_waits_gets_the_output_where_there_is_no_result() {
     let running = start().await;
     let id = running.register(json!({})).await;

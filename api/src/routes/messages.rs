@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use abax_actors::{
-    Actor, ActorStatus, Awaited, Caller, ContentType, Execution, ExecutionStatus, Json,
+    Actor, ActorStatus, Awaited, Caller, Chain, ContentType, Execution, ExecutionStatus, Json,
     MessageBody, NewMessage, TraceParent,
 };
 use axum::Extension;
@@ -13,7 +13,8 @@ use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::info;
 
 use crate::App;
 use crate::auth::{AssertionHeader, Signed};
@@ -101,10 +102,10 @@ pub(super) async fn send(
     if !waits {
         return Ok(reply.into_response());
     }
-    match wait(&app, &caller, &actor, &execution, stopping).await? {
-        Awaited::Result(result) => Ok(by_execution(results::bytes(result), &execution)),
-        Awaited::Ended(ended) => outcome(&app, &caller, &actor, &ended, dialect).await,
-        Awaited::Nothing => Ok(Answer::StillRunning(reply).into_response()),
+    // From here on the message is accepted: no error may read as if it were not.
+    match wait(&app, &caller, &actor, &execution, stopping, dialect).await {
+        Some(response) => Ok(response),
+        None => Ok(Answer::StillRunning(reply).into_response()),
     }
 }
 
@@ -123,56 +124,86 @@ fn of_large_binary(error: ApiError, limit_bytes: usize) -> ApiError {
 
 /// How often to look whether what is waited for can still come.
 const GLANCE: Duration = Duration::from_secs(1);
+/// How long a store that does not answer is left alone.
+const AGAIN: Duration = Duration::from_millis(500);
 
-/// The first result of the execution or its end; nothing where the deadline or the
-/// end of the service came first. One that waits for an actor that has come to be in
-/// ERROR is not waited for.
+/// The first result of the execution or what it came to; nothing where the deadline
+/// or the end of the service came first, or where it cannot be looked up. One that
+/// waits for an actor that has come to be in ERROR is not waited for.
 async fn wait(
     app: &App,
     caller: &Caller,
     actor: &Actor,
     execution: &Execution,
     stopping: Option<Extension<Stopping>>,
-) -> Result<Awaited, ApiError> {
+    dialect: Dialect,
+) -> Option<Response> {
     let stopped = async {
         match stopping {
             Some(Extension(Stopping(stop))) => stop.cancelled().await,
             None => std::future::pending().await,
         }
     };
+    let deadline = Instant::now() + app.config().sync_deadline;
+    let answered = async {
+        loop {
+            match answered(app, caller, actor, execution, deadline, dialect).await {
+                Err(error) if error.is_transient() && Instant::now() < deadline => {
+                    sleep(AGAIN).await;
+                }
+                Err(error) => {
+                    let id = &execution.id;
+                    info!(execution.id = %id, error = %Chain(&error), "could not wait for execution {id}");
+                    return None;
+                }
+                Ok(response) => return response,
+            }
+        }
+    };
     tokio::select! {
-        awaited = result_or_end(app, caller, actor, execution) => awaited,
-        () = stopped => Ok(Awaited::Nothing),
+        response = timeout_at(deadline + AGAIN, answered) => response.ok().flatten(),
+        () = stopped => None,
     }
 }
 
-/// Cancel-safe, but that a result which was just taken goes with it.
-async fn result_or_end(
+/// As [`wait`], where nothing fails. Cancel-safe, but that a result which was just
+/// taken goes with it.
+async fn answered(
     app: &App,
     caller: &Caller,
     actor: &Actor,
     execution: &Execution,
-) -> Result<Awaited, ApiError> {
+    deadline: Instant,
+    dialect: Dialect,
+) -> Result<Option<Response>, abax_actors::Error> {
     let service = app.service();
-    let (actor, id) = (actor.id.as_str(), execution.id.as_str());
-    let deadline = Instant::now() + app.config().sync_deadline;
+    let (actor_id, id) = (actor.id.as_str(), execution.id.as_str());
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        match service.wait_for_result(caller, actor, id, left.min(GLANCE)).await? {
-            Awaited::Nothing if left > GLANCE => {}
-            awaited => return Ok(awaited),
+        match service.wait_for_result(caller, actor_id, id, left.min(GLANCE)).await? {
+            Awaited::Result(result) => {
+                return Ok(Some(by_execution(results::bytes(result), execution)));
+            }
+            Awaited::Ended(ended) => {
+                return Ok(Some(
+                    outcome(app, caller, actor, &ended, dialect).await?.into_response(),
+                ));
+            }
+            Awaited::Nothing if left <= GLANCE => return Ok(None),
+            Awaited::Nothing => {}
         }
-        let now = service.actor(caller, actor).await?;
+        let now = service.actor(caller, actor_id).await?;
         if now.status == ActorStatus::Error
-            && service.execution(caller, actor, id).await?.status == ExecutionStatus::Submitted
+            && service.execution(caller, actor_id, id).await?.status == ExecutionStatus::Submitted
         {
-            return Err(ApiError::new(
+            let error = ApiError::new(
                 Meaning::ExecutionFailed,
                 format!(
                     "Execution {id} waits until its actor, which is in ERROR, is updated: {}",
                     now.status_message
                 ),
-            ));
+            );
+            return Ok(Some(error.into_response()));
         }
     }
 }
@@ -184,13 +215,13 @@ async fn outcome(
     actor: &Actor,
     execution: &Execution,
     dialect: Dialect,
-) -> Result<Response, ApiError> {
+) -> Result<Result<Response, ApiError>, abax_actors::Error> {
     if execution.status == ExecutionStatus::Error {
         let reason = execution.reason.as_deref().unwrap_or("no container ran to its end");
-        return Err(ApiError::new(
+        return Ok(Err(ApiError::new(
             Meaning::ExecutionFailed,
             format!("Execution {} failed: {reason}", execution.id),
-        ));
+        )));
     }
     let logs = app.service().logs(caller, actor.id.as_str(), execution.id.as_str()).await?;
     let mut response = Response::new(Body::from(logs.text()));
@@ -201,7 +232,7 @@ async fn outcome(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert("content-security-policy", HeaderValue::from_static("sandbox"));
-    Ok(by_execution(response, execution))
+    Ok(Ok(by_execution(response, execution)))
 }
 
 /// Says in a header which execution a body without an envelope is of.
