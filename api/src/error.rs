@@ -29,6 +29,8 @@ pub(crate) enum Meaning {
     NoActor,
     /// No such execution of this actor.
     NoExecution,
+    /// No such result of this execution.
+    NoResult,
     /// No such worker of this actor.
     NoWorker,
     /// No such nonce of this actor or alias.
@@ -78,7 +80,7 @@ impl Meaning {
             Self::NoActorId => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
             Self::NoActor => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::NoExecution | Self::NoNonce => (StatusCode::NOT_FOUND, StatusCode::BAD_REQUEST),
-            Self::NoWorker => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
+            Self::NoWorker | Self::NoResult => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::NoRoute => (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND),
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, StatusCode::METHOD_NOT_ALLOWED),
             Self::Stateless => (StatusCode::CONFLICT, StatusCode::NOT_FOUND),

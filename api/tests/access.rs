@@ -104,7 +104,7 @@ fn cases() -> Vec<Case> {
         ("GET", "/actors/{actor}/executions/{execution}/logs", Needs::Actor(Read), 200),
         ("GET", "/actors/{actor}/executions/{execution}/results", Needs::Actor(Read), 200),
         // There is none.
-        ("GET", "/actors/{actor}/executions/{execution}/results/{number}", Needs::Actor(Read), 400),
+        ("GET", "/actors/{actor}/executions/{execution}/results/{number}", Needs::Actor(Read), 404),
         ("GET", "/actors/{actor}/workers", Needs::Actor(Read), 200),
         ("POST", "/actors/{actor}/workers", Needs::AdminOfActor, 200),
         // There is none.

@@ -94,6 +94,11 @@ async fn our_clients_list_results_and_read_them_by_number() {
         let answer = expect(running.get(&format!("{path}/{number}")), StatusCode::NOT_FOUND).await;
         assert!(answer["message"].as_str().unwrap().contains(&execution), "{answer}");
     }
+    // A client tells by it that there are no more, whatever prefix it uses.
+    for prefix in ["/actors/v2", "/v3/actors"] {
+        let path = format!("{prefix}/{id}/executions/{execution}/results/3");
+        expect(running.get(&path), StatusCode::NOT_FOUND).await;
+    }
     let unknown = format!("/actors/{id}/executions/{id}/results");
     expect(running.get(&unknown), StatusCode::NOT_FOUND).await;
 }

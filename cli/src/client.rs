@@ -39,6 +39,15 @@ pub(crate) enum Body {
     Binary(Vec<u8>),
 }
 
+/// What came of a message whose end the service was asked to wait for.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// The first result, or the log.
+    Bytes(Vec<u8>),
+    /// It goes on: what the service says of a message that nobody waits for.
+    Accepted(Value),
+}
+
 /// What the service said.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -133,7 +142,7 @@ impl Client {
         body: Body,
         version: Option<&str>,
     ) -> anyhow::Result<Answer> {
-        let (headers, bytes) = self.exchange(method, segments, query, body, version).await?;
+        let (_, headers, bytes) = self.exchange(method, segments, query, body, version).await?;
         let Ok(Value::Object(mut envelope)) = serde_json::from_slice(&bytes) else {
             bail!("{} does not answer like an Abax service", self.server);
         };
@@ -159,7 +168,27 @@ impl Client {
         query: &[(String, String)],
         body: Body,
     ) -> anyhow::Result<Vec<u8>> {
-        Ok(self.exchange(method, segments, query, body, None).await?.1)
+        Ok(self.exchange(method, segments, query, body, None).await?.2)
+    }
+
+    /// As [`Client::bytes`], where the answer may also be that it takes longer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Client::request`].
+    pub(crate) async fn bytes_or_accepted(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &[(String, String)],
+        body: Body,
+    ) -> anyhow::Result<Done> {
+        let (status, _, bytes) = self.exchange(method, segments, query, body, None).await?;
+        if status != StatusCode::ACCEPTED {
+            return Ok(Done::Bytes(bytes));
+        }
+        let mut envelope: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(Done::Accepted(envelope["result"].take()))
     }
 
     /// One request, and what a success answers.
@@ -170,7 +199,7 @@ impl Client {
         query: &[(String, String)],
         body: Body,
         version: Option<&str>,
-    ) -> anyhow::Result<(HeaderMap, Vec<u8>)> {
+    ) -> anyhow::Result<(StatusCode, HeaderMap, Vec<u8>)> {
         let mut url = reqwest::Url::parse(&self.server).expect("parsed when the client was made");
         url.path_segments_mut()
             .expect("an http URL has a path")
@@ -199,7 +228,7 @@ impl Client {
         let (status, headers) = (response.status(), response.headers().clone());
         let bytes = response.bytes().await.map_err(|e| self.unreachable(e))?;
         if status.is_success() {
-            return Ok((headers, bytes.into()));
+            return Ok((status, headers, bytes.into()));
         }
         let envelope: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let mut message = match envelope.get("message").and_then(Value::as_str) {

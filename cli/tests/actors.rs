@@ -2,9 +2,10 @@
 
 mod machine;
 
+use std::process::Stdio;
 use std::time::Duration;
 
-use machine::{Machine, eventually};
+use machine::{Machine, Ran, eventually};
 
 const ECHO: &str = "echo \"Contents of MSG: $MSG\"; env";
 
@@ -195,6 +196,26 @@ fn an_execution_reaches_the_service_with_its_owners_token() {
 }
 
 #[test]
+fn what_has_not_ended_is_no_result_of_a_message_that_is_waited_for() {
+    let machine = Machine::new();
+    machine.import_script("sleeps", "sleep 1000");
+    let served = machine.serve();
+    served.ok(&["create", "--name", "sleeps", "sleeps"]);
+    let server = format!("http://{}", served.address());
+    let send = ["actor", "--server", &server, "send", "sleeps", "x", "--synchronous"];
+    let mut command = machine.command(&send);
+    let sent = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("it runs", || {
+        served.json(&["executions", "sleeps"])["executions"][0]["status"] == "RUNNING"
+    });
+    // It waits no longer then, and says so.
+    served.stop(Duration::from_secs(60));
+    let ran = Ran::of(&send, sent.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("has not ended yet"), "{}", ran.stderr);
+}
+
+#[test]
 fn what_waits_for_an_unreachable_registry_says_so() {
     let machine = Machine::new();
     machine.import_script("fails", "echo bad; exit 3");
@@ -226,6 +247,9 @@ fn what_waits_for_an_unreachable_registry_says_so() {
     eventually("it is in error", || served.json(&["show", "misnamed"])["status"] == "ERROR");
     let list = served.ok(&["list"]);
     assert!(list.contains("ERROR") && !list.contains("is no name"), "{list}");
+    let ran = served.actor(&["--format", "json", "send", "misnamed", "x", "--wait"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("its actor is in ERROR"), "{}", ran.stderr);
     served.stop(Duration::from_secs(20));
     machine.assert_clean();
 }

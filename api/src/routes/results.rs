@@ -70,7 +70,7 @@ pub(super) async fn show(
     let actor = service.actor(&caller, &actor).await?;
     let missing = || {
         ApiError::new(
-            Meaning::NoExecution,
+            Meaning::NoResult,
             format!(
                 "Execution {execution} has no result {number}; results have numbers from 1 on."
             ),

@@ -22,7 +22,7 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorLogs) -> an
         None => super::newest(client, &id, &args.actor).await?,
     };
     if args.follow && format == Format::Table {
-        return tell_failure(&follow(client, &id, &execution).await?);
+        return tell_failure(&follow(client, &id, &execution, Show::Log).await?);
     }
     // The execution first: a log that is read after the end is whole.
     let state = client.get(&[&id, "executions", &execution]).await?;
@@ -53,28 +53,47 @@ fn tell_failure(execution: &Value) -> anyhow::Result<()> {
     output::note(&format!("{}\n", output::printable(&line)))
 }
 
-/// Prints the log as it grows, until the execution has ended; the execution as
-/// it is then.
-pub(super) async fn follow(client: &Client, actor: &str, execution: &str) -> anyhow::Result<Value> {
+/// What is printed of an execution while it is waited for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Show {
+    Log,
+    Nothing,
+}
+
+/// Waits until the execution has ended, and prints its log as it grows; the
+/// execution as it is then.
+///
+/// # Errors
+///
+/// Its actor is in ERROR, so that it may never end.
+pub(super) async fn follow(
+    client: &Client,
+    actor: &str,
+    execution: &str,
+    show: Show,
+) -> anyhow::Result<Value> {
     let mut printed = 0;
-    let mut attempt = String::new();
+    let mut claimed = None;
     let mut pause = *POLL.start();
     let mut told = false;
     loop {
         // The status first: a log that is read after the end is whole.
         let state = client.get_again(&[actor, "executions", execution]).await?;
         let ended = is_final(&state);
-        if text(&state, "status") != "SUBMITTED" {
-            // Its host was lost, and another began anew.
-            if text(&state, "attempt") != attempt {
-                attempt = text(&state, "attempt");
-                printed = 0;
+        if show == Show::Log && text(&state, "status") != "SUBMITTED" {
+            // Its host was lost or gave it back, and another began anew: the second
+            // time it may be the same attempt.
+            let claim = state.pointer("/phases/claimed").cloned();
+            if claim != claimed {
+                (claimed, printed) = (claim, 0);
             }
             let logs = client.get_again(&[actor, "executions", execution, "logs"]).await?;
             let logs = text(&logs, "logs");
-            if let Some(new) = logs.as_bytes().get(printed..).filter(|new| !new.is_empty()) {
+            // A character that came in part is not one yet.
+            let whole = if ended { &*logs } else { logs.trim_end_matches('\u{fffd}') };
+            if let Some(new) = whole.as_bytes().get(printed..).filter(|new| !new.is_empty()) {
                 output::raw(new)?;
-                printed = logs.len();
+                printed = whole.len();
             }
         }
         if ended {

@@ -1,6 +1,6 @@
 //! `abax actor results`
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::args::{ActorResults, Format};
@@ -57,5 +57,5 @@ async fn result(
 
 /// Whether there is no result of that number, so none after it.
 fn is_absent(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status.is_client_error())
+    error.downcast_ref::<Refused>().is_some_and(|refused| refused.status == StatusCode::NOT_FOUND)
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::bail;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use super::logs::Show;
 use crate::args::{ActorSend, Format};
-use crate::client::{Body, Client, NONCE, text};
+use crate::client::{Body, Client, Done, NONCE, text};
 use crate::exit::{Silent, Usage};
 use crate::output;
 
@@ -35,7 +36,19 @@ pub(crate) async fn run(client: &Client, format: Format, args: &ActorSend) -> an
     let path = [actor.as_str(), "messages"];
     if args.synchronous {
         query.push(("_abaco_synchronous".to_owned(), "true".to_owned()));
-        return Ok(output::raw(&client.bytes(Method::POST, &path, &query, body).await?)?);
+        let bytes = match client.bytes_or_accepted(Method::POST, &path, &query, body).await? {
+            Done::Bytes(bytes) => bytes,
+            // The service has waited for as long as it does.
+            Done::Accepted(sent) => {
+                let execution = text(&sent, "execution_id");
+                bail!(
+                    "execution {execution} has not ended yet, and goes on; see `abax actor logs {} \
+                     {execution} -f`",
+                    args.actor
+                );
+            }
+        };
+        return Ok(output::raw(&bytes)?);
     }
     let sent = client.request(Method::POST, &path, &query, body).await?;
     let execution = text(&sent, "execution_id");
@@ -75,22 +88,13 @@ async fn wait(
     execution: &str,
 ) -> anyhow::Result<Value> {
     if format == Format::Json {
-        let mut told = false;
-        loop {
-            let state = client.get_again(&[actor, "executions", execution]).await?;
-            if super::logs::is_final(&state) {
-                output::json(&state)?;
-                return Ok(state);
-            }
-            if !told && !super::logs::has_started(&state) {
-                told = super::logs::tell_waiting(&client.get_again(&[actor]).await?)?;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
+        let ended = super::logs::follow(client, actor, execution, Show::Nothing).await?;
+        output::json(&ended)?;
+        return Ok(ended);
     }
     // What is not the log goes to standard error, so that a pipe gets the log.
     output::note(&format!("{execution}\n"))?;
-    let ended = super::logs::follow(client, actor, execution).await?;
+    let ended = super::logs::follow(client, actor, execution, Show::Log).await?;
     let mut end = String::new();
     if std::io::stdout().is_terminal() {
         end.push('\n');
