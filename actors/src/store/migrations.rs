@@ -8,8 +8,9 @@ use std::time::Duration;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection as _, PgConnection, SqlSafeStr as _, SqliteConnection};
 
+use super::dialect::was_rolled_back;
 use super::{failed, postgres, sqlite};
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, PostgresConfig};
 use crate::error::Error;
 
 macro_rules! step {
@@ -74,14 +75,31 @@ pub(crate) async fn migrate(config: &DatabaseConfig) -> Result<(), Error> {
     match config {
         // Opening does it.
         DatabaseConfig::Sqlite { path } => sqlite::Sqlite::open(path).await.map(|_| ()),
-        DatabaseConfig::Postgres(config) => {
-            let mut connection = postgres::connect_to_migrate(config).await?;
-            // Waits for the lock that another process migrates under.
-            postgres_steps()
-                .run_direct(None, &mut connection, false)
-                .await
-                .map_err(|source| Error::Migrate { source })?;
-            connection.close().await.map_err(failed("migrate the database"))
+        DatabaseConfig::Postgres(config) => migrate_postgres(config).await,
+    }
+}
+
+/// Brings the schema on a server up to date. A step takes its tables one after the
+/// other, as those who use them do in another order: where it is the step that the
+/// server breaks off, it is taken again.
+async fn migrate_postgres(config: &PostgresConfig) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        let mut connection = postgres::connect_to_migrate(config).await?;
+        // Waits for the lock that another process migrates under.
+        let migrated = postgres_steps().run_direct(None, &mut connection, false).await;
+        // Its locks go with it.
+        let closed = connection.close().await;
+        match migrated {
+            Ok(()) => return closed.map_err(failed("migrate the database")),
+            Err(MigrateError::ExecuteMigration(source, _))
+                if was_rolled_back(&source) && tries < 20 =>
+            {
+                tries += 1;
+                tracing::info!(tries, "a step of the schema was in the way of others: again");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(source) => return Err(Error::Migrate { source }),
         }
     }
 }
@@ -143,7 +161,6 @@ mod tests {
 
     use super::*;
     use crate::clock::Time;
-    use crate::config::PostgresConfig;
     use crate::execution::{ExecutionStatus, Phase};
     use crate::id::{ActorId, ExecutionId};
     use crate::store::{self, Store};
@@ -235,6 +252,38 @@ mod tests {
             allowed.push(timeout);
         }
         assert_eq!(allowed, ["15s", "0"]);
+    }
+
+    #[tokio::test]
+    async fn a_step_that_meets_those_who_work_is_taken_again() {
+        let database = abax_testbed::Database::create().unwrap();
+        let mut config = PostgresConfig::new(database.url());
+        config.password = Some(abax_testbed::PASSWORD.into());
+        let mut works = postgres::connect_to_migrate(&config).await.unwrap();
+        let first = postgres_steps().iter().next().unwrap().clone();
+        Migrator::with_migrations(vec![first]).run_direct(None, &mut works, false).await.unwrap();
+        // As a claim does: it has executions, and wants actors.
+        sqlx::raw_sql("begin; lock table executions in row exclusive mode")
+            .execute(&mut works)
+            .await
+            .unwrap();
+        let migrating = tokio::spawn({
+            let config = DatabaseConfig::Postgres(config.clone());
+            async move { migrate(&config).await }
+        });
+        let mut watch = postgres::connect(&config).await.unwrap();
+        let waits = "select count(*) from pg_stat_activity \
+                     where wait_event_type = 'Lock' and datname = current_database()";
+        while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watch).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The server breaks off the one that waited first.
+        sqlx::raw_sql("lock table actors in row exclusive mode; commit")
+            .execute(&mut works)
+            .await
+            .unwrap();
+        migrating.await.unwrap().unwrap();
+        check_postgres(&mut works).await.unwrap();
     }
 
     /// Table, column, and whether it may be null.
