@@ -343,19 +343,21 @@ impl NewActor {
 
     /// Checks every attribute.
     pub(crate) fn validate(&self, caller: &Caller, config: &Config) -> Result<(), Error> {
-        self.validate_beside(None, caller, config)
+        self.validate_beside(None, false, caller, config)
     }
 
     /// Checks every attribute of what an actor had `before`: what somebody may not
-    /// set may stay.
+    /// set may stay. Where an actor has what makes its program the host's, that program
+    /// stays too, and is not fetched anew by `force`.
     pub(crate) fn validate_beside(
         &self,
         before: Option<&Self>,
+        force: bool,
         caller: &Caller,
         config: &Config,
     ) -> Result<(), Error> {
         self.check_image()?;
-        self.check_restricted(before, caller)?;
+        self.check_restricted(before, force, caller)?;
         if let Some(name) = &self.name {
             check_text("name", name, 1_000)?;
         }
@@ -423,7 +425,12 @@ impl NewActor {
         Ok(())
     }
 
-    fn check_restricted(&self, before: Option<&Self>, caller: &Caller) -> Result<(), Error> {
+    fn check_restricted(
+        &self,
+        before: Option<&Self>,
+        force: bool,
+        caller: &Caller,
+    ) -> Result<(), Error> {
         if caller.may_set_restricted() {
             return Ok(());
         }
@@ -443,6 +450,19 @@ impl NewActor {
             ),
         ] {
             if set {
+                return Err(Error::Restricted { attribute });
+            }
+        }
+        // What may stay was given to a program, not to whoever may change the actor.
+        let runs_another = |before: &Self| {
+            force
+                || before.image != self.image
+                || before.default_environment != self.default_environment
+        };
+        for (attribute, keeps) in
+            [("privileged", self.privileged), ("use_container_uid", self.use_container_uid)]
+        {
+            if keeps && before.is_some_and(runs_another) {
                 return Err(Error::Restricted { attribute });
             }
         }

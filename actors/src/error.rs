@@ -90,6 +90,14 @@ pub enum Error {
     AliasTarget {
         /// The actor as it was given.
         actor: String,
+        /// What the caller has; with `NONE`, it is not the caller's to know of it.
+        has: crate::Level,
+    },
+    /// What the owner may do, nobody else takes away.
+    #[error("{user} is the owner, whose access only the owner or an admin may lower")]
+    OwnersAccess {
+        /// The owner.
+        user: String,
     },
     /// The alias stands in a config of somebody else, who did not mean another actor.
     #[error("alias {alias} stands in config {config}, which you may not change")]

@@ -176,8 +176,9 @@ pub(crate) fn check_variable(
     Ok(())
 }
 
-/// Names by which somebody who may only send messages would change which
-/// program runs, or what it takes for the service's word.
+/// Names, in capitals, by which somebody who may only send messages would change
+/// which program runs, where it looks for what it trusts, or what it takes for the
+/// service's word.
 const REFUSED: &[&str] = &[
     "PATH",
     "HOME",
@@ -188,12 +189,11 @@ const REFUSED: &[&str] = &[
     "BASHOPTS",
     "PS4",
     "CDPATH",
+    "ZDOTDIR",
     "MSG",
     "MSG_JSON",
-    "_actor_configs",
-    "Time_msg_queued",
-    "NODE_OPTIONS",
-    "NODE_PATH",
+    "_ACTOR_CONFIGS",
+    "TIME_MSG_QUEUED",
     "RUBYOPT",
     "RUBYLIB",
     "PERL5LIB",
@@ -203,6 +203,7 @@ const REFUSED: &[&str] = &[
     "JAVA_TOOL_OPTIONS",
     "_JAVA_OPTIONS",
     "JDK_JAVA_OPTIONS",
+    "JAVA_OPTS",
     "CLASSPATH",
     "GCONV_PATH",
     "LOCPATH",
@@ -226,28 +227,50 @@ const REFUSED: &[&str] = &[
     "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
-    "PIP_CERT",
-    "NODE_EXTRA_CA_CERTS",
-    "GIT_SSL_CAINFO",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
+    "CURL_HOME",
+    "WGETRC",
+    "NETRC",
+    "SSLKEYLOGFILE",
 ];
-const REFUSED_PREFIXES: &[&str] =
-    &["_abaco_", "_abax_", "LD_", "DYLD_", "PYTHON", "GIT_", "BASH_FUNC_", "MALLOC_", "R_LIBS"];
+const REFUSED_PREFIXES: &[&str] = &[
+    "_ABACO_",
+    "_ABAX_",
+    "LD_",
+    "DYLD_",
+    "PYTHON",
+    "GIT_",
+    "BASH_FUNC_",
+    "MALLOC_",
+    "R_LIBS",
+    "NODE_",
+    "NPM_CONFIG_",
+    "PIP_",
+    "UV_",
+    "CONDA_",
+    "ERL_",
+    "DOTNET_",
+    "CORECLR_",
+    "OPENSSL_",
+    "JULIA_",
+    "AWS_",
+    "XDG_",
+    "GUILE_",
+    "OCAMLRUN",
+];
+/// Programs read the proxies of any protocol, some of them in any letter case.
+const REFUSED_SUFFIX: &str = "_PROXY";
 
 /// Whether it is for somebody who does not choose the program to set this variable.
 pub(crate) fn may_be_set(name: &str) -> bool {
     if name == SYNCHRONOUS {
         return true;
     }
+    let capitals = name.to_ascii_uppercase();
     !name.is_empty()
         && !name.contains(['=', '\0'])
-        && !REFUSED.contains(&name)
-        && !REFUSED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        && !REFUSED.contains(&capitals.as_str())
+        && !REFUSED_PREFIXES.iter().any(|prefix| capitals.starts_with(prefix))
+        && !capitals.ends_with(REFUSED_SUFFIX)
 }
 
 #[cfg(test)]
@@ -275,6 +298,21 @@ mod tests {
             "PYTHONPATH",
             "PYTHONSTARTUP",
             "HOME",
+            "Home",
+            "pythonPath",
+            "Http_Proxy",
+            "hTTPS_proxy",
+            "no_proxy",
+            "Socks_proxy",
+            "WGETRC",
+            "OPENSSL_CONF",
+            "CURL_HOME",
+            "XDG_CONFIG_HOME",
+            "ERL_AFLAGS",
+            "DOTNET_STARTUP_HOOKS",
+            "PIP_INDEX_URL",
+            "npm_config_registry",
+            "AWS_ENDPOINT_URL",
             "",
             "a=b",
         ] {

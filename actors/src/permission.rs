@@ -144,8 +144,9 @@ impl Caller {
         if self.scope.is_some() { Err(Error::NotByNonce) } else { Ok(()) }
     }
 
+    /// Whoever has a nonce is nobody in particular, whatever its maker may do.
     pub(crate) fn may_set_restricted(&self) -> bool {
-        self.role >= Role::Privileged
+        self.role >= Role::Privileged && self.scope.is_none()
     }
 
     pub(crate) fn is_admin(&self) -> bool {

@@ -26,6 +26,9 @@ on_each_engine![
     a_nonce_is_for_its_actor_or_its_alias,
     a_nonce_ends_where_its_owner_may_do_nothing,
     nonces_are_made_and_seen_by_who_may,
+    nobody_sees_the_nonces_of_others_who_may_not_remove_them,
+    only_an_owner_or_an_admin_ties_the_owners_hands,
+    who_names_an_actor_hears_nothing_of_others,
 ];
 
 fn user(name: &str) -> Caller {
@@ -238,7 +241,7 @@ async fn an_alias_is_shared_apart_from_its_actor(engine: Engine) {
     assert_eq!(s.aliases(&eve).await.unwrap().len(), 1);
     assert_eq!(rights(&f, &eve, "jane").await, [false; 3], "it gives nothing on the actor");
     let same = s.update_alias(&eve, "jane", actor.id.as_str()).await;
-    assert!(matches!(same, Err(Error::AliasTarget { .. })), "{same:?}");
+    assert!(matches!(same, Err(Error::AliasTarget { has: Level::None, .. })), "{same:?}");
     // Her own she may put in its place, and the actor's owner keeps the alias.
     let hers = s.register_actor(&eve, abax_actors::NewActor::new("busybox")).await.unwrap();
     let moved = s.update_alias(&eve, "jane", hers.id.as_str()).await.unwrap();
@@ -467,4 +470,74 @@ async fn nonces_are_made_and_seen_by_who_may(engine: Engine) {
     let level = NewNonce { level: Level::Update, ..NewNonce::default() };
     let refused = s.create_nonce(&f.owner, &of_alias, level).await;
     assert!(matches!(&refused, Err(Error::Invalid { field, .. }) if field == "level"));
+}
+
+async fn nobody_sees_the_nonces_of_others_who_may_not_remove_them(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = f.actor().await;
+    let of_actor = NonceOf::Actor(actor.id.to_string());
+    let made = nonce(&f, &of_actor, |new| new.level = Level::Read).await;
+    let eve = user("eve");
+    for (level, sees) in
+        [(Level::Read, false), (Level::Execute, false), (Level::Update, true), (Level::Read, false)]
+    {
+        share(&f, &actor, "eve", level).await;
+        let listed = f.service.nonces(&eve, &of_actor).await.unwrap();
+        assert_eq!(listed.len(), usize::from(sees), "{level}");
+        let shown = f.service.nonce(&eve, &of_actor, made.id.as_str()).await;
+        assert_eq!(shown.is_ok(), sees, "{level}");
+    }
+    // What it made itself it has anyway.
+    share(&f, &actor, "eve", Level::Update).await;
+    f.service.create_nonce(&eve, &of_actor, NewNonce::default()).await.unwrap();
+    share(&f, &actor, "eve", Level::Execute).await;
+    assert_eq!(f.service.nonces(&eve, &of_actor).await.unwrap().len(), 1);
+}
+
+async fn only_an_owner_or_an_admin_ties_the_owners_hands(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let actor = f.actor().await;
+    let id = actor.id.as_str();
+    share(&f, &actor, "eve", Level::Update).await;
+    f.service.create_alias(&f.owner, "mine", id).await.unwrap();
+    let alias = Shareable::Alias("mine".to_owned());
+    f.service.set_permission(&f.owner, &alias, "eve", Level::Update).await.unwrap();
+    for of in [of(&actor), alias] {
+        for level in [Level::None, Level::Read, Level::Execute] {
+            let refused = f.service.set_permission(&user("eve"), &of, "owner", level).await;
+            assert!(matches!(refused, Err(Error::OwnersAccess { .. })), "{refused:?}");
+        }
+        f.service.set_permission(&user("eve"), &of, "owner", Level::Update).await.unwrap();
+        f.service.set_permission(&user("eve"), &of, "eve", Level::Read).await.unwrap();
+    }
+    assert_eq!(rights(&f, &f.owner, id).await, [true; 3]);
+    f.service.set_permission(&f.admin, &of(&actor), "owner", Level::None).await.unwrap();
+    assert_eq!(rights(&f, &f.owner, id).await, [false; 3]);
+}
+
+async fn who_names_an_actor_hears_nothing_of_others(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let (s, eve) = (&f.service, user("eve"));
+    let own = s.register_actor(&eve, abax_actors::NewActor::new("busybox")).await.unwrap();
+    s.create_alias(&eve, "eves", own.id.as_str()).await.unwrap();
+    let theirs = f.actor().await;
+    s.create_alias(&f.owner, "theirs", theirs.id.as_str()).await.unwrap();
+    let refused = s.update_alias(&eve, "eves", "theirs").await;
+    assert!(
+        matches!(refused, Err(Error::AliasTarget { has: Level::None, .. })),
+        "as what is not hers to know of: {refused:?}"
+    );
+    let missing = ActorId::generate();
+    for name in [theirs.id.as_str(), "theirs", missing.as_str(), "nothing"] {
+        let mut new = abax_actors::NewActor::new("busybox");
+        new.link = name.to_owned();
+        let refused = s.register_actor(&eve, new).await;
+        assert!(
+            matches!(&refused, Err(Error::Invalid { problem, .. }) if *problem == format!("no actor {name}")),
+            "{refused:?}"
+        );
+    }
+    share(&f, &theirs, "eve", Level::Execute).await;
+    let refused = s.update_alias(&eve, "eves", "theirs").await;
+    assert!(matches!(refused, Err(Error::AliasTarget { .. })), "{refused:?}");
 }

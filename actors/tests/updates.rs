@@ -6,7 +6,8 @@
 mod fixture;
 
 use abax_actors::{
-    ActorChange, ActorStatus, ActorUpdate, Error, Json, NewActor, StateVersion, TokenSetting,
+    ActorChange, ActorStatus, ActorUpdate, Caller, Error, Json, Level, NewActor, NewNonce, NonceOf,
+    Role, Shareable, StateVersion, Tenant, TokenSetting,
 };
 use fixture::{Engine, Fixture, succeeded};
 
@@ -18,6 +19,7 @@ on_each_engine![
     an_update_refuses_what_a_registration_refuses,
     a_stateless_actor_may_become_stateful_and_stays_so,
     what_may_not_be_set_may_stay,
+    nobody_gives_another_program_what_a_privileged_one_may,
 ];
 
 fn json(text: &str) -> Json {
@@ -187,6 +189,63 @@ async fn what_may_not_be_set_may_stay(engine: Engine) {
     }
     let change = ActorChange::new(|settings| settings.max_workers = None);
     assert_eq!(f.service.change_actor(&f.owner, id, change).await.unwrap().max_workers, None);
+}
+
+async fn nobody_gives_another_program_what_a_privileged_one_may(engine: Engine) {
+    let f = Fixture::new(engine).await;
+    let s = &f.service;
+    let boss = Caller::new(Tenant::default(), "boss", Role::Privileged);
+    let eve = Caller::new(Tenant::default(), "eve", Role::User);
+    for attribute in ["privileged", "use_container_uid"] {
+        let mut new = NewActor::new("busybox");
+        new.privileged = attribute == "privileged";
+        new.use_container_uid = attribute != "privileged";
+        let actor = s.register_actor(&boss, new).await.unwrap();
+        let id = actor.id.as_str();
+        let of = Shareable::Actor(id.to_owned());
+        s.set_permission(&boss, &of, "eve", Level::Update).await.unwrap();
+        let for_nonce = NonceOf::Actor(id.to_owned());
+        let new = NewNonce { level: Level::Update, ..NewNonce::default() };
+        let nonce = s.create_nonce(&boss, &for_nonce, new).await.unwrap();
+        let by_nonce = s.redeem_nonce(nonce.id.as_str(), &for_nonce, Level::Update).await.unwrap();
+        let changes = || {
+            [
+                ActorChange::new(|settings| settings.image = "evil/root".into()),
+                ActorChange::new(|_| {}).forced(true),
+                ActorChange::new(|settings| {
+                    settings.default_environment = json(r#"{"LD_PRELOAD": "/x"}"#);
+                }),
+            ]
+        };
+        for caller in [&eve, &by_nonce] {
+            for change in changes() {
+                let refused = s.change_actor(caller, id, change).await;
+                assert!(
+                    matches!(refused, Err(Error::Restricted { attribute: a }) if a == attribute),
+                    "{attribute} by {caller:?}: {refused:?}"
+                );
+            }
+            let harmless = ActorChange::new(|settings| settings.description = "d".into());
+            s.change_actor(caller, id, harmless).await.unwrap();
+            let update = |privileged| {
+                let mut update = ActorUpdate::new("evil/root");
+                update.settings.privileged = privileged;
+                update
+            };
+            let refused = s.update_actor(caller, id, update(true)).await;
+            assert!(matches!(refused, Err(Error::Restricted { .. })), "{refused:?}");
+        }
+        let now = s.actor(&boss, id).await.unwrap();
+        assert_eq!((now.image.as_str(), now.revision), ("busybox", 1));
+        for change in changes() {
+            s.change_actor(&boss, id, change).await.expect("the role may");
+        }
+        // As ever, a replacement that does not name it takes it away.
+        let update = ActorUpdate::new("evil/root");
+        let plain = s.update_actor(&eve, id, update).await.unwrap();
+        assert!(!plain.privileged && !plain.use_container_uid, "{plain:?}");
+        s.change_actor(&eve, id, changes()[0].clone()).await.unwrap();
+    }
 }
 
 async fn a_state_that_was_read_is_not_written_over(engine: Engine) {

@@ -249,7 +249,13 @@ impl From<Error> for ApiError {
                 };
                 Self::hidden(Error::NotFound { noun, id: id.clone() }.into(), message)
             }
-            Error::AliasTarget { .. } | Error::AliasInConfig { .. } => {
+            Error::AliasTarget { actor, has: Level::None } => {
+                let missing = Error::NotFound { noun: Noun::Actor, id: actor.clone() };
+                Self::hidden(missing.into(), format!("Not authorized -- {error}."))
+            }
+            Error::AliasTarget { .. }
+            | Error::AliasInConfig { .. }
+            | Error::OwnersAccess { .. } => {
                 Self::new(Meaning::Forbidden, format!("Not authorized -- {error}."))
             }
             Error::Nonce(NonceRefusal::TooLow) => Self::new(Meaning::Forbidden, error.to_string()),

@@ -229,6 +229,32 @@ async fn keys_come_and_go_with_the_issuers_key_set() {
 }
 
 #[tokio::test]
+async fn a_role_may_be_somebodys_in_one_tenant_only() {
+    let signer = Signer::new("k1");
+    let publisher = Publisher::start(&[&signer]).await;
+    let running = start_at(Clock::standing_at(now()), |config| {
+        let mut issuer = published("tapis", these(&["lab", "dev"]), &publisher);
+        issuer.privileged = BTreeSet::from(["dev/root".to_owned(), "grace".to_owned()]);
+        config.issuers = vec![issuer];
+    })
+    .await;
+    for (tenant, name, may) in [
+        ("dev", "root", true),
+        ("lab", "root", false),
+        ("lab", "dev/root", false),
+        ("dev", "grace", true),
+        ("lab", "grace", true),
+    ] {
+        let token = signer.token(&user(tenant, name));
+        let restricted = json!({"image": "busybox", "max_workers": 2});
+        let request = running.stranger(Method::POST, "/actors").header("X-Tapis-Token", token);
+        let answer = request.json(&restricted).send().await.unwrap().status();
+        let expected = if may { StatusCode::CREATED } else { StatusCode::FORBIDDEN };
+        assert_eq!(answer, expected, "{name} of {tenant}");
+    }
+}
+
+#[tokio::test]
 async fn a_services_token_acts_for_the_user_that_it_names() {
     let signer = Signer::new("k1");
     let publisher = Publisher::start(&[&signer]).await;

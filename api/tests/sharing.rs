@@ -342,6 +342,12 @@ async fn the_words_of_refusals_are_those_that_clients_look_for() {
         refused(eve(Method::GET, &nonces), forbidden, text).await;
         refused(eve(Method::POST, &nonces), forbidden, text).await;
     }
+    // Under our own prefix, one that she may not know of is as one that is not there.
+    for name in [id.as_str(), "jane", "nobody"] {
+        let put = running.by("eve", Method::PUT, "/actors/aliases/jane");
+        let text = format!("No actor found with identifier: {name}.");
+        refused(put.json(&json!({"actorId": name})), StatusCode::NOT_FOUND, &text).await;
+    }
     ok(running.by("eve", Method::DELETE, "/actors/v2/aliases/jane")).await;
 }
 

@@ -323,7 +323,7 @@ impl Rewrite {
                 let before = NewActor::of(actor);
                 let mut settings = before.clone();
                 change.apply(&mut settings);
-                settings.validate_beside(Some(&before), caller, &service.0.config)?;
+                settings.validate_beside(Some(&before), change.force, caller, &service.0.config)?;
                 let token = match settings.token == before.token {
                     true => actor.token,
                     false => service.token(&caller.tenant, settings.token),

@@ -112,7 +112,7 @@ impl Service {
                     authorized_alias(c, &caller, &alias, Level::Update).await?;
                     let (target, level) = target(c, &caller, &actor).await?;
                     if level < Level::Update {
-                        return Err(Error::AliasTarget { actor });
+                        return Err(Error::AliasTarget { actor, has: level });
                     }
                     lock_target(c, &target).await?;
                     let tenant = &caller.tenant;

@@ -530,6 +530,11 @@ pub(super) async fn check_link(
     store::actors::lock_links(c, &actor.tenant).await?;
     let linked = match authorized(c, caller, &actor.link, Level::Execute).await {
         Ok(linked) => linked,
+        // What somebody may not know of is as if it were not there.
+        Err(Error::Forbidden { noun, id, has: Level::None, .. }) => {
+            let missing = Error::NotFound { noun, id };
+            return Err(Error::invalid("link", missing.to_string()));
+        }
         Err(error @ (Error::NotFound { .. } | Error::Forbidden { .. })) => {
             return Err(Error::invalid("link", error.to_string()));
         }

@@ -58,7 +58,9 @@ impl Service {
 
     /// The nonces of an actor or alias, oldest first; needs READ as
     /// [`Service::create_nonce`] needs UPDATE. Those that are good for more than the
-    /// caller is let do are not shown: who has them can use them.
+    /// caller is let do are not shown, since who has them can use them; and those of
+    /// others only to who may remove them, since they hold when the caller's own right
+    /// is taken away.
     ///
     /// # Errors
     ///
@@ -67,7 +69,7 @@ impl Service {
         let mut c = self.0.store.read().await?;
         let (place, level) = readable(&mut c, caller, of).await?;
         let all = store::nonces::of_place(&mut c, &caller.tenant, &place).await?;
-        Ok(all.into_iter().filter(|nonce| nonce.level <= level).collect())
+        Ok(all.into_iter().filter(|nonce| may_have(caller, level, nonce)).collect())
     }
 
     /// One nonce; needs READ as [`Service::nonces`].
@@ -80,7 +82,7 @@ impl Service {
         let (place, level) = readable(&mut c, caller, of).await?;
         let nonce = find(&mut c, caller, &place, id).await?;
         let missing = || Error::NotFound { noun: Noun::Nonce, id: id.to_owned() };
-        if nonce.level <= level { Ok(nonce) } else { Err(missing()) }
+        if may_have(caller, level, &nonce) { Ok(nonce) } else { Err(missing()) }
     }
 
     /// Removes a nonce, which is good for nothing from now on; needs UPDATE as
@@ -124,6 +126,18 @@ impl Service {
         self.0
             .store
             .write(move |c| {
+        // Whoever guesses has no place among those that write.
+        let known = {
+            let mut c = self.0.store.read().await?;
+            store::nonces::find(&mut c, id).await?.filter(|nonce| nonce.place.is(of))
+        };
+        let known = known.ok_or(NonceRefusal::Unknown)?;
+        if known.level < needed {
+            return Err(NonceRefusal::TooLow.into());
+        }
+        if known.remaining_uses == Some(0) {
+            return Err(NonceRefusal::UsedUp.into());
+        }
                 Box::pin(async move {
                     let nonce = store::nonces::find(c, &id).await?.filter(|n| n.place.is(&of));
                     let nonce = nonce.ok_or(NonceRefusal::Unknown)?;
@@ -154,6 +168,13 @@ impl Service {
 /// caller has `needed` on it: on both, where it is an alias.
 async fn place(
     c: &mut Connection,
+/// Whether a nonce may be shown to a caller that has `level` where it is for; one that
+/// is good for nothing may.
+fn may_have(caller: &Caller, level: Level, nonce: &Nonce) -> bool {
+    let may_use = level == Level::Update || nonce.owner == caller.user;
+    nonce.level == Level::None || nonce.level <= level && may_use
+}
+
     caller: &Caller,
     of: &NonceOf,
     needed: Level,

@@ -35,7 +35,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`].
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], and
+    /// [`Error::OwnersAccess`] where others take from the owner.
     pub async fn set_permission(
         &self,
         caller: &Caller,
@@ -51,8 +52,10 @@ impl Service {
                     let (kind, name) = object(c, &caller, &of, Level::Update).await?;
                     check_user(&user)?;
                     let object = Object { tenant: &caller.tenant, kind, name: &name };
-                    if !lock(c, object).await? {
-                        return Err(missing(kind, &name));
+                    let owner = lock(c, object).await?.ok_or_else(|| missing(kind, &name))?;
+                    let is_owners = caller.is_admin() || caller.user == owner;
+                    if user == owner && level < Level::Update && !is_owners {
+                        return Err(Error::OwnersAccess { user });
                     }
                     let known = store::permissions::all(c, object).await?;
                     if known.len() >= MOST_ENTRIES && known.iter().all(|entry| entry.user != user) {
@@ -90,17 +93,19 @@ async fn object(
     })
 }
 
-/// Keeps an object until this transaction ends, so that no entry outlives it;
-/// false where it is gone.
-async fn lock(c: &mut Connection, object: Object<'_>) -> Result<bool, Error> {
+/// Keeps an object until this transaction ends, so that no entry outlives it, and says
+/// whose it is; none where it is gone.
+async fn lock(c: &mut Connection, object: Object<'_>) -> Result<Option<String>, Error> {
     let Object { tenant, kind, name } = object;
     Ok(match kind {
         Kind::Actor => match crate::id::ActorId::parse(name) {
-            Some(id) => store::actors::lock(c, &id).await?.is_some(),
-            None => false,
+            Some(id) => store::actors::lock(c, &id).await?.map(|actor| actor.owner),
+            None => None,
         },
-        Kind::Alias => store::aliases::lock(c, tenant, name).await?.is_some(),
-        Kind::Config => store::configs::lock(c, tenant, name).await?.is_some(),
+        Kind::Alias => store::aliases::lock(c, tenant, name).await?.map(|alias| alias.owner),
+        Kind::Config => {
+            store::configs::lock(c, tenant, name).await?.map(|stored| stored.config.owner)
+        }
     })
 }
 

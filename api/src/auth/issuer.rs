@@ -177,7 +177,12 @@ impl Issuer {
         if user.len() > 256 || user.chars().any(char::is_control) || user == EVERYBODY {
             return Err(Unfit::Token("nobody may be called what it calls its user"));
         }
-        let given = match (self.admins.contains(user), self.privileged.contains(user)) {
+        let of_tenant = format!("{tenant}/{user}");
+        let stands_in = |names: &BTreeSet<String>| {
+            // Nobody's name is the name of somebody in a tenant.
+            !user.contains('/') && (names.contains(user) || names.contains(&of_tenant))
+        };
+        let given = match (stands_in(&self.admins), stands_in(&self.privileged)) {
             (true, _) => Role::Admin,
             (false, true) => Role::Privileged,
             (false, false) => Role::User,
