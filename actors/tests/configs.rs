@@ -20,6 +20,7 @@ on_each_engine![
     an_alias_takes_no_config_to_where_its_owner_did_not_mean_it,
     secrets_are_shown_to_executions_only,
     secrets_are_sealed_anew_when_the_key_changes,
+    what_cannot_be_opened_keeps_no_other_secret_from_its_new_key,
     a_process_without_the_key_leaves_the_execution_to_others,
     what_cannot_be_given_puts_the_actor_into_error_and_messages_wait,
 ];
@@ -320,6 +321,24 @@ async fn secrets_are_sealed_anew_when_the_key_changes(engine: Engine) {
     assert_eq!(both.reseal_secrets().await.unwrap(), 0);
     let only_new = again(&f, keys(&[new])).await;
     assert_eq!(value(&environment(&f, &only_new, &actor).await, "two"), Some("hunter2"));
+}
+
+async fn what_cannot_be_opened_keeps_no_other_secret_from_its_new_key(engine: Engine) {
+    let lines = [SecretKeys::generate(), SecretKeys::generate(), SecretKeys::generate()];
+    let [lost, old, new] = [&lines[0], &lines[1], &lines[2]].map(|line| line.expose_secret());
+    let keys = |lines: &[&str]| SecretKeys::parse(&lines.concat()).unwrap();
+    let f = Fixture::with(engine, |config| config.secret_keys = keys(&[lost])).await;
+    let actor = f.actor().await;
+    for n in 0..110 {
+        let config = secret(&format!("lost{n}"), "hunter2", actor.id.as_str());
+        f.service.create_actor_config(&f.owner, config).await.unwrap();
+    }
+    let before = again(&f, keys(&[old])).await;
+    let config = secret("of-the-old-key", "hunter2", actor.id.as_str());
+    before.create_actor_config(&f.owner, config).await.unwrap();
+    let after = again(&f, keys(&[new, old])).await;
+    assert_eq!(after.reseal_secrets().await.unwrap(), 1);
+    assert_eq!(after.reseal_secrets().await.unwrap(), 0);
 }
 
 async fn a_process_without_the_key_leaves_the_execution_to_others(engine: Engine) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Service, actor_named, alias_named, authorized_config};
 use crate::actor::Actor;
@@ -184,7 +184,7 @@ impl Service {
     }
 
     /// Seals secrets of older keys under the one that seals now, a few of them; says
-    /// how many. What cannot be opened is left as it is.
+    /// how many. What cannot be opened is left as it is, and keeps no other waiting.
     ///
     /// # Errors
     ///
@@ -192,34 +192,58 @@ impl Service {
     pub async fn reseal_secrets(&self) -> Result<u64, Error> {
         let keys = &self.0.config.secret_keys;
         let Some(key) = keys.sealing() else { return Ok(0) };
-        let older = {
-            let mut c = self.0.store.read().await?;
-            store::configs::not_sealed_by(&mut c, key, SEALED_AT_ONCE).await?
-        };
-        let mut count = 0;
-        for Stored { config, sealed } in older {
-            let Some(old) = sealed else { continue };
-            let place = Place { tenant: config.tenant.as_str(), config: &config.name };
-            let value = match keys.open(&place, &old) {
-                Ok(value) => value,
-                Err(error) => {
-                    warn!(error = %Chain(&error), "could not open the secret of a config");
-                    continue;
-                }
+        let (mut count, mut unopened) = (0, 0_u64);
+        let mut after = (String::new(), String::new());
+        while count < SEALED_AT_ONCE {
+            let older = {
+                let mut c = self.0.store.read().await?;
+                let after = (after.0.as_str(), after.1.as_str());
+                store::configs::not_sealed_by(&mut c, key, after, SEALED_AT_ONCE).await?
             };
-            let Some(new) = keys.seal(&place, &value) else { continue };
-            let replaced = self
-                .0
-                .store
-                .write(move |c| {
-                    Box::pin(
-                        async move { store::configs::replace_sealed(c, &config, &old, &new).await },
-                    )
-                })
-                .await?;
-            count += u64::from(replaced);
+            let Some(last) = older.last() else { break };
+            after = (last.config.tenant.as_str().to_owned(), last.config.name.clone());
+            for stored in older {
+                match self.reseal(stored).await? {
+                    Some(replaced) => count += i64::from(replaced),
+                    None => unopened += 1,
+                }
+            }
         }
-        Ok(count)
+        if unopened > 0 {
+            warn!(
+                configs = unopened,
+                "{unopened} secrets cannot be opened with the keys that there are; their key must \
+                 come back, or their owners must set them anew"
+            );
+        }
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Seals one secret anew, if it is still what was read; none where it cannot be
+    /// opened.
+    async fn reseal(&self, stored: Stored) -> Result<Option<bool>, Error> {
+        let keys = &self.0.config.secret_keys;
+        let Stored { config, sealed } = stored;
+        let Some(old) = sealed else { return Ok(Some(false)) };
+        let place = Place { tenant: config.tenant.as_str(), config: &config.name };
+        let value = match keys.open(&place, &old) {
+            Ok(value) => value,
+            Err(error) => {
+                debug!(error = %Chain(&error), "could not open the secret of a config");
+                return Ok(None);
+            }
+        };
+        let Some(new) = keys.seal(&place, &value) else { return Ok(Some(false)) };
+        let replaced = self
+            .0
+            .store
+            .write(move |c| {
+                Box::pin(
+                    async move { store::configs::replace_sealed(c, &config, &old, &new).await },
+                )
+            })
+            .await?;
+        Ok(Some(replaced))
     }
 
     fn keys_if(&self, is_secret: bool) -> Result<Option<SecretKeys>, Error> {

@@ -180,14 +180,17 @@ pub(crate) async fn of_actor(
     rows.iter().map(|row| read(&Fields::of(row, "configs"))).collect()
 }
 
-/// Secrets that other keys than `key` have sealed, a few of them.
+/// Secrets that other keys than `key` have sealed, the next few after the one of that
+/// tenant and name.
 pub(crate) async fn not_sealed_by(
     c: &mut Connection,
     key: &str,
     limit: i64,
 ) -> Result<Vec<Stored>, Error> {
     let rows = sql("select name as id, * from configs \
-         where key_name is not null and key_name <> $1 order by updated_us limit $2")
+         where key_name is not null and key_name <> $1 \
+             and (tenant > $3 or (tenant = $3 and name > $4)) \
+         order by tenant, name limit $2")
     .bind(key)
     .bind(limit)
     .fetch_all(c)
@@ -245,8 +248,11 @@ fn read(fields: &Fields<'_>) -> Result<Stored, Error> {
             value,
             actors: fields.get("actors")?,
             created: Time::from_micros(fields.get("created_us")?),
+    after: (&str, &str),
             updated: Time::from_micros(fields.get("updated_us")?),
         },
         sealed,
     })
 }
+    .bind(after.0)
+    .bind(after.1)
