@@ -28,6 +28,9 @@ pub struct Config {
     pub api_server: String,
     /// How often an execution is tried before it ends as lost; 3.
     pub max_attempts: u32,
+    /// Actors that one user may have, and as many aliases, configs, and nonces of one
+    /// actor or alias; 1,000. Admins may have more.
+    pub max_owned: u64,
     /// Bytes that a message may have, as JSON and as Python literal; 130,000,
     /// since one environment variable holds at most 128 KiB with its name.
     pub max_message_bytes: usize,
@@ -225,6 +228,7 @@ impl Config {
             tenants: TenantsSettings::default(),
             api_server: "http://127.0.0.1:8000".to_owned(),
             max_attempts: 3,
+            max_owned: 1_000,
             max_message_bytes: 130_000,
             max_binary_bytes: 16 << 20,
             nonce_in_environment: false,

@@ -121,6 +121,17 @@ pub enum Error {
         /// Its name.
         id: String,
     },
+    /// Somebody has as many of a thing as one may have.
+    #[error(
+        "there are {most} {what} already, which is as many as one may have: remove some, or ask \
+         the operator for more"
+    )]
+    TooMany {
+        /// What there is so much of.
+        what: &'static str,
+        /// As many as there may be.
+        most: u64,
+    },
     /// An attribute that this caller may not set.
     #[error("only admins and privileged users may set {attribute}")]
     Restricted {

@@ -82,9 +82,9 @@ pub use revision::{PinnedImage, RevisionImage};
 pub use search::{Collection, FoundLog, Hits, Search, Typing, Within};
 pub use secret::{OpenError, SecretKeys, SecretKeysError};
 pub use service::{
-    ActorReport, Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook, ExecutionsReport,
-    Health, Hosts, Interruption, Load, Preparation, Readiness, Renewal, Service, StateVersion,
-    Swept, Used, Utilization, WebhookAnswer, WorkersAsked,
+    ActorReport, ActorSums, Awaited, Claim, ClaimKey, Deleted, Diagnosis, DueWebhook,
+    ExecutionsReport, Health, Hosts, Interruption, Load, Preparation, Readiness, Renewal, Service,
+    StateVersion, Swept, Used, Utilization, WebhookAnswer, WorkersAsked,
 };
 pub use store::{Broken, Overdue, Schema, Waiting};
 pub use tenant::{TenantSettings, TenantsSettings};

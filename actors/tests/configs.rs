@@ -148,14 +148,14 @@ async fn configs_are_their_owners_and_shared_by_name(engine: Engine) {
     forbidden(s.actor_config(&eve, "c").await.map(|_| ()));
     forbidden(s.update_actor_config(&eve, "c", change("2")).await.map(|_| ()));
     forbidden(s.delete_actor_config(&eve, "c").await);
-    assert!(s.actor_configs(&eve).await.unwrap().is_empty());
-    assert_eq!(s.actor_configs(&f.admin).await.unwrap().len(), 1);
+    assert!(s.actor_configs(&eve).await.unwrap().page.is_empty());
+    assert_eq!(s.actor_configs(&f.admin).await.unwrap().page.len(), 1);
 
     let c = Shareable::Config("c".to_owned());
     assert_eq!(s.permissions(&f.owner, &c).await.unwrap()[0].level, Level::Update);
     s.set_permission(&f.owner, &c, "eve", Level::Read).await.unwrap();
     assert_eq!(s.actor_config(&eve, "c").await.unwrap().value.as_deref(), Some("1"));
-    assert_eq!(s.actor_configs(&eve).await.unwrap().len(), 1);
+    assert_eq!(s.actor_configs(&eve).await.unwrap().page.len(), 1);
     forbidden(s.update_actor_config(&eve, "c", change("2")).await.map(|_| ()));
     s.set_permission(&f.owner, &c, "eve", Level::Update).await.unwrap();
     let changed = s.update_actor_config(&eve, "c", change("2")).await.unwrap();
@@ -285,7 +285,7 @@ async fn secrets_are_shown_to_executions_only(engine: Engine) {
     let made = made.unwrap();
     assert!(made.is_secret() && made.value.is_none(), "{made:?}");
     assert_eq!(s.actor_config(&f.admin, "token").await.unwrap().value, None);
-    assert_eq!(s.actor_configs(&f.owner).await.unwrap()[0].value, None);
+    assert_eq!(s.actor_configs(&f.owner).await.unwrap().page[0].value, None);
     let in_plain_text = "select count(*) from configs where value is not null or \
                          cast(sealed as text) like '%hunter2%'";
     assert_eq!(f.rows.number(in_plain_text).await, 0);

@@ -437,7 +437,7 @@ async fn deleting_an_idle_actor_is_done_at_once(engine: Engine) {
     f.send(&actor, "x").await;
     let deleted = f.service.delete_actor(&f.owner, actor.id.as_str()).await.unwrap();
     assert_eq!(deleted, Deleted::Completely);
-    assert!(f.service.actors(&f.owner).await.unwrap().is_empty());
+    assert!(f.service.actors(&f.owner).await.unwrap().page.is_empty());
 }
 
 async fn only_the_owner_and_admins_of_the_tenant_get_at_an_actor(engine: Engine) {
@@ -500,8 +500,8 @@ async fn only_the_owner_and_admins_of_the_tenant_get_at_an_actor(engine: Engine)
             assert!(result.is_ok(), "{call}: {result:?}");
         }
     }
-    assert!(s.actors(&f.admin).await.unwrap().is_empty(), "lists are one's own");
-    assert_eq!(s.actors(&f.owner).await.unwrap().len(), 1);
+    assert!(s.actors(&f.admin).await.unwrap().page.is_empty(), "lists are one's own");
+    assert_eq!(s.actors(&f.owner).await.unwrap().page.len(), 1);
     for (call, result) in endings(&f.admin).await {
         assert!(result.is_ok(), "{call}: {result:?}");
     }

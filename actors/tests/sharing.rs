@@ -112,7 +112,7 @@ async fn lists_have_what_is_shared(engine: Engine) {
     share(&f, &none, "eve", Level::None).await;
     share(&f, &everybodys, "ABACO_WORLD", Level::Execute).await;
     let listed = async |caller: &Caller| -> Vec<ActorId> {
-        f.service.actors(caller).await.unwrap().into_iter().map(|actor| actor.id).collect()
+        f.service.actors(caller).await.unwrap().page.into_iter().map(|actor| actor.id).collect()
     };
     assert_eq!(listed(&user("eve")).await.len(), 3);
     assert!(!listed(&user("eve")).await.contains(&not_shared.id));

@@ -46,7 +46,7 @@ async fn an_actor_reads_back_as_it_was_registered(engine: Engine) {
     let read = f.again().await.actor(&f.admin, registered.id.as_str()).await.unwrap();
     assert_eq!(read, registered);
     assert_eq!(read.memory_limit_bytes(), Some(512 << 20));
-    assert_eq!(f.service.actors(&f.admin).await.unwrap(), [read]);
+    assert_eq!(f.service.actors(&f.admin).await.unwrap().page, [read]);
 }
 
 async fn a_nul_character_is_refused_or_replaced(engine: Engine) {
@@ -61,7 +61,7 @@ async fn a_nul_character_is_refused_or_replaced(engine: Engine) {
     assert!(f.service.finish(&claim.key, finish).await.unwrap());
     assert_eq!(f.execution(&sent).await.reason.as_deref(), Some("it said \u{fffd}"));
     // What comes after it is not harmed.
-    assert_eq!(f.service.actors(&f.owner).await.unwrap().len(), 1);
+    assert_eq!(f.service.actors(&f.owner).await.unwrap().page.len(), 1);
 }
 
 async fn a_restart_loses_nothing(engine: Engine) {

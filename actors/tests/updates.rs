@@ -144,7 +144,7 @@ async fn an_update_refuses_what_a_registration_refuses(engine: Engine) {
         }
     }
     assert_eq!(f.service.actor(&f.owner, id).await.unwrap(), before);
-    assert_eq!(f.service.actors(&f.admin).await.unwrap(), []);
+    assert_eq!(f.service.actors(&f.admin).await.unwrap().page, []);
 }
 
 async fn a_stateless_actor_may_become_stateful_and_stays_so(engine: Engine) {

@@ -33,6 +33,7 @@ pub(crate) use issuers::Issuers;
 pub use public_key::{NotAKey, PublicKey, Strength};
 
 use crate::App;
+use crate::bodies::Sender;
 use crate::edge::Asking;
 use crate::error::{ApiError, Meaning};
 use crate::nonce;
@@ -319,6 +320,7 @@ impl FromRequestParts<App> for Signed {
         let span = tracing::Span::current();
         span.record("caller.user", caller.user.as_str());
         span.record("caller.tenant", caller.tenant.as_str());
+        parts.extensions.insert(Sender::of(&caller));
         if let Some(asking) = parts.extensions.get::<Asking>() {
             asking.learn(&caller);
         }

@@ -24,6 +24,7 @@ use crate::dialect::Dialect;
 use crate::envelope::{self, Answer, Audience};
 use crate::error::{ApiError, Meaning};
 use crate::metrics;
+use crate::turns::{self, Turn};
 
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -63,6 +64,7 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
     let tenants = &app.service().config().tenants;
     let server = asking.tenant().map_or(&*server, |tenant| tenants.api_server(tenant, &server));
     let audience = Audience { dialect, server, request_id: &id, is_admin: asking.is_admin() };
+    let turn = response.extensions_mut().remove::<Turn>();
     if let Some(answer) = response.extensions_mut().remove::<Answer>() {
         response = envelope::write(answer, audience);
     } else if method == Method::OPTIONS
@@ -79,6 +81,9 @@ pub(crate) async fn edge(State(app): State<App>, mut request: Request, next: Nex
     }
     if method == Method::HEAD {
         response = without_body(response);
+    }
+    if let Some(turn) = turn {
+        response = response.map(|body| turns::keeping(turn, body));
     }
 
     let took = started.elapsed();

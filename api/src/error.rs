@@ -294,7 +294,7 @@ impl From<Error> for ApiError {
             Error::Superseded { .. } => {
                 Self::new(Meaning::Superseded, format!("Refused: {error}."))
             }
-            Error::ShuttingDown { .. } => {
+            Error::ShuttingDown { .. } | Error::TooMany { .. } => {
                 Self::new(Meaning::Conflict, format!("Refused: {error}."))
             }
             Error::StoreUnavailable { .. } | Error::QueueUnavailable => {

@@ -11,6 +11,7 @@ mod config;
 mod dialect;
 
 mod auth;
+mod bodies;
 mod nonce;
 mod parameters;
 
@@ -23,17 +24,21 @@ mod operations;
 mod edge;
 mod routes;
 mod server;
+mod turns;
 mod waiting;
 mod waits;
 mod webhooks;
 
 use std::sync::Arc;
 
-use abax_actors::Service;
+use abax_actors::{Caller, Service};
 use auth::Issuers;
-use axum::{Router, middleware};
+use axum::{Extension, Router, middleware};
+use bodies::Bodies;
+use error::ApiError;
 use operations::Operations;
 use tower_http::catch_panic::CatchPanicLayer;
+use turns::{Turn, Turns};
 use waits::Waits;
 
 pub use auth::{
@@ -58,6 +63,8 @@ struct Parts {
     keys: Keys,
     issuers: Issuers,
     waits: Waits,
+    turns: Turns,
+    bodies: Bodies,
     config: Config,
     operations: Operations,
 }
@@ -73,7 +80,19 @@ impl App {
         let issuers = Issuers::new(&config.issuers, config.ca_pem.as_deref())?;
         let waits = Waits::new(config.waits_per_user);
         let operations = Operations::new(service.clone());
-        Ok(Self(Arc::new(Parts { service, keys, issuers, waits, config, operations })))
+        let turns = Turns::default();
+        let largest = config.message_limit_bytes.max(config.body_limit_bytes);
+        let bodies = Bodies::new(largest.max(service.config().max_binary_bytes));
+        Ok(Self(Arc::new(Parts {
+            service,
+            keys,
+            issuers,
+            waits,
+            turns,
+            bodies,
+            config,
+            operations,
+        })))
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -90,6 +109,21 @@ impl App {
 
     pub(crate) fn waits(&self) -> &Waits {
         &self.0.waits
+    }
+
+    pub(crate) fn bodies(&self) -> &Bodies {
+        &self.0.bodies
+    }
+
+    /// The turn of `caller` for an answer that is read from much, to be put among the
+    /// extensions of that answer.
+    ///
+    /// # Errors
+    ///
+    /// `TooMany`: it has too many calls that wait already.
+    pub(crate) async fn turn(&self, caller: &Caller) -> Result<Extension<Turn>, ApiError> {
+        let _waiting = self.waits().begin(caller)?;
+        Ok(Extension(self.0.turns.take(caller).await))
     }
 
     pub(crate) fn config(&self) -> &Config {

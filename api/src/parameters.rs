@@ -2,16 +2,19 @@
 //! from JSON, query string and form, in this order of precedence.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use abax_actors::Json;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{FromRequest, Multipart, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, request};
 use futures_util::StreamExt;
 use tokio::time::{Instant, timeout_at};
 
+use crate::App;
+use crate::bodies::{Sender, Share};
 use crate::dialect::Dialect;
 use crate::error::{ApiError, FieldError, Meaning};
 
@@ -26,18 +29,22 @@ pub(crate) struct Incoming {
     /// The header as sent: a multipart body's boundary is in it.
     content_type: Option<String>,
     pub(crate) body: Bytes,
+    /// The body as JSON, which more than one looks at.
+    parsed: OnceLock<Result<Json, ApiError>>,
+    _share: Share,
 }
 
 impl Incoming {
-    /// Reads the body of `request`, at most `limit_bytes` of it, within `patience`.
+    /// Reads the body of `request`, at most `limit_bytes` of it.
     ///
     /// # Errors
     ///
-    /// `TooLarge`, `Slow`, or `Malformed` where the connection broke.
+    /// `TooLarge`, `Slow`, `Malformed` where the connection broke, and what
+    /// [`Share::grow`] says.
     pub(crate) async fn read(
+        app: &App,
         request: Request,
         limit_bytes: usize,
-        patience: Duration,
     ) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let dialect = parts.extensions.get::<Dialect>().copied().unwrap_or_default();
@@ -49,8 +56,11 @@ impl Incoming {
             .map(|media_type| media_type.trim().to_ascii_lowercase());
         let announced = header(&parts.headers, CONTENT_LENGTH.as_str())
             .and_then(|value| value.parse::<u64>().ok());
-        let body = collect(body, announced, limit_bytes, patience).await?;
-        Ok(Self { dialect, query, media_type, content_type, body })
+        let mut share = app.bodies().share(parts.extensions.get::<Sender>().cloned());
+        let patience = app.config().body_timeout;
+        let body = collect(body, announced, limit_bytes, patience, &mut share).await?;
+        let parsed = OnceLock::new();
+        Ok(Self { dialect, query, media_type, content_type, body, parsed, _share: share })
     }
 
     /// True for `application/json` and its relatives (`…+json`).
@@ -66,9 +76,12 @@ impl Incoming {
     ///
     /// `Malformed`, naming the place where reading stopped.
     pub(crate) fn json(&self) -> Result<Json, ApiError> {
-        serde_json::from_slice(&self.body).map_err(|error| {
-            ApiError::new(Meaning::Malformed, format!("The body is not valid JSON: {error}."))
-        })
+        let parse = || {
+            serde_json::from_slice(&self.body).map_err(|error| {
+                ApiError::new(Meaning::Malformed, format!("The body is not valid JSON: {error}."))
+            })
+        };
+        self.parsed.get_or_init(parse).clone()
     }
 
     /// The named parameters of this request.
@@ -150,14 +163,29 @@ const COURTESY_BYTES: usize = 16 << 20;
 /// How long that may take.
 const COURTESY: Duration = Duration::from_secs(2);
 
+/// Reads what is left of a body that nobody wants, for a while.
+pub(crate) async fn forget(mut stream: BodyDataStream) {
+    let deadline = Instant::now() + COURTESY;
+    let mut left = COURTESY_BYTES;
+    while let Ok(Some(Ok(chunk))) = timeout_at(deadline, stream.next()).await {
+        left = left.saturating_sub(chunk.len());
+        if left == 0 {
+            break;
+        }
+    }
+}
+
 async fn collect(
     body: Body,
     announced: Option<u64>,
     limit_bytes: usize,
     patience: Duration,
+    share: &mut Share,
 ) -> Result<Bytes, ApiError> {
     let mut stream = body.into_data_stream();
-    let mut collected = Vec::new();
+    // What is announced is not there yet, and costs nothing until it is.
+    let expected = announced.map_or(0, |length| usize::try_from(length).unwrap_or(limit_bytes));
+    let mut collected = Vec::with_capacity(expected.min(limit_bytes));
     let mut too_large = announced.is_some_and(|length| length > limit_bytes as u64);
     let deadline = Instant::now() + patience;
     while !too_large {
@@ -170,6 +198,11 @@ async fn collect(
         match next {
             None => return Ok(Bytes::from(collected)),
             Some(Ok(chunk)) if collected.len() + chunk.len() <= limit_bytes => {
+                if let Err(refused) = share.grow(chunk.len()) {
+                    drop(collected);
+                    forget(stream).await;
+                    return Err(refused);
+                }
                 collected.extend_from_slice(&chunk);
             }
             Some(Ok(_)) => too_large = true,
@@ -182,14 +215,7 @@ async fn collect(
         }
     }
     drop(collected);
-    let deadline = Instant::now() + COURTESY;
-    let mut left = COURTESY_BYTES;
-    while let Ok(Some(Ok(chunk))) = timeout_at(deadline, stream.next()).await {
-        left = left.saturating_sub(chunk.len());
-        if left == 0 {
-            break;
-        }
-    }
+    forget(stream).await;
     Err(ApiError::new(
         Meaning::TooLarge,
         format!("The body is larger than the limit of {limit_bytes} bytes."),

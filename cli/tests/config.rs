@@ -34,6 +34,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("service.drain_seconds", "31"),
     ("service.lease_seconds", "60"),
     ("service.queues", "default,gpu"),
+    ("service.owned_per_user", "10"),
     ("service.max_attempts", "4"),
     ("service.time_limit_seconds", "60"),
     ("service.stop_grace_seconds", "11"),

@@ -24,6 +24,14 @@ alter table actors add column rests_until_us bigint;
 create index actors_by_cron on actors (cron_next_us) where cron_next_us is not null;
 create index actors_by_tenant on actors (tenant, created_us);
 create index actors_with_wanted_workers on actors (id) where wanted_workers > 0;
+-- With all that is read of those that wait, which every host does every second:
+-- an actor's row may have a third of a megabyte.
+drop index actors_to_prepare;
+create index actors_to_prepare on actors
+    (created_us, id, revision, queue, tenant, owner, rests_until_us)
+    where status = 'SUBMITTED';
+create index actors_told_nothing on actors (updated_us, id, revision, queue)
+    where status = 'SUBMITTED' and status_message = '';
 
 -- What the image of a revision was when it was registered; every execution of
 -- the revision runs that one.

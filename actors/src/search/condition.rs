@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use regex::{Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder, bytes};
 use serde_json::Value;
 
 use super::field::{self, Field, Kind, LOG};
@@ -11,8 +11,16 @@ use crate::clock::Time;
 
 /// Bytes of a regular expression.
 const LONGEST_REGEX: usize = 1_000;
+/// How deep its groups are nested.
+const NESTED: u32 = 50;
 /// Bytes that a regular expression may take when it is compiled.
 const LARGEST_REGEX: usize = 1 << 20;
+/// Bytes that it may take without the tables of Unicode: its states. Where they are
+/// too many to be remembered, each byte of a text costs a walk through them, for this
+/// much four seconds in a text of a megabyte.
+const MOST_STATES: usize = 32 << 10;
+/// The same for one that needs those tables, so that they count.
+const MOST_STATES_WITH_TABLES: usize = 64 << 10;
 /// Abaco's two sorts of `token`: a choice is a truth, a default is text.
 const CHOSEN_TOKEN: &str = "case when a.token_chosen then a.token end";
 const DEFAULT_TOKEN: &str =
@@ -604,10 +612,22 @@ fn regex(text: &str) -> Result<Regex, String> {
     if text.len() > LONGEST_REGEX {
         return Err(format!("a regular expression has at most {LONGEST_REGEX} bytes"));
     }
+    let states = bytes::RegexBuilder::new(text)
+        .unicode(false)
+        .size_limit(MOST_STATES)
+        .nest_limit(NESTED)
+        .build();
+    let size_limit = match states {
+        Ok(_) => LARGEST_REGEX,
+        Err(regex::Error::CompiledTooBig(_)) => {
+            return Err("the regular expression has too many states: repeat less".to_owned());
+        }
+        Err(_) => MOST_STATES_WITH_TABLES,
+    };
     RegexBuilder::new(text)
-        .size_limit(LARGEST_REGEX)
+        .size_limit(size_limit)
         .dfa_size_limit(LARGEST_REGEX)
-        .nest_limit(50)
+        .nest_limit(NESTED)
         .build()
         .map_err(|error| {
             let error = error.to_string();
@@ -698,6 +718,10 @@ mod tests {
             ("final_state.FinishedAt.between", "2000,x", ByValue),
             ("status.like", "(", ByValue),
             ("status.like", "a{1000}{1000}", ByValue),
+            // Thousands of states, through which each byte of a text would walk.
+            ("status.nlike", "a(?:[ab]{1000}){4}c", ByValue),
+            ("status.nlike", "a[ab]{1000}c", ByValue),
+            ("status.nlike", "[é]?a(?:[ab]{1000}){2}c", ByValue),
             ("exit_code.like", "1", ByField),
             ("nothing", "1", ByField),
             ("status.nothing", "1", ByField),
@@ -735,6 +759,12 @@ mod tests {
     fn texts_and_json_are_decided_row_by_row() {
         for (key, value, row, matches) in [
             ("image.like", "abaco.*test$", Some("abacosamples/test"), true),
+            ("image.like", r"^\w+/\w+$", Some("abacosamples/test"), true),
+            ("image.like", r"(?i)^[\w.-]+@[\w.-]+\.(org|com)$", Some("a@example.ORG"), true),
+            ("image.like", r"^\p{L}+$", Some("Éclair"), true),
+            ("image.like", "[é]", Some("café"), true),
+            ("image.like", r"(?i)(error|warning|fatal|exception): .{1,80}", Some("Error: é"), true),
+            ("image.like", r"\d{4}-\d\d-\d\d \d\d:\d\d", Some("2000-01-01 00:00"), true),
             ("image.like", "ABACO", Some("abacosamples/test"), false),
             ("image.nlike", "test", Some("abacosamples/test"), false),
             ("name.nlike", "test", None, true),

@@ -29,6 +29,8 @@ use crate::id::{ActorId, ExecutionId};
 
 /// Conditions of a search, and values of a list in one.
 const MOST_TERMS: usize = 100;
+/// Conditions of a search that are decided row by row.
+const MOST_LOOKED_AT: usize = 8;
 /// The largest page.
 const LARGEST_PAGE: u32 = 10_000;
 
@@ -130,7 +132,17 @@ impl Search {
         if self.conditions.len() >= MOST_TERMS {
             return Err(format!("a search has at most {MOST_TERMS} conditions"));
         }
-        self.conditions.push(condition::parse(self.collection, key, value, typing)?);
+        let condition = condition::parse(self.collection, key, value, typing)?;
+        let looks = |condition: &Condition| condition.text_column().is_some();
+        if looks(&condition)
+            && self.conditions.iter().filter(|c| looks(c)).count() >= MOST_LOOKED_AT
+        {
+            return Err(format!(
+                "a search has at most {MOST_LOOKED_AT} conditions of regular expressions, of the \
+                 order of texts, and of values inside of JSON"
+            ));
+        }
+        self.conditions.push(condition);
         Ok(())
     }
 
@@ -189,21 +201,32 @@ impl Search {
     }
 
     /// Whether a row fulfils what is decided row by row, and how well it fits the
-    /// words; `text` has what is in a column.
-    pub(crate) fn score<'t>(&self, text: impl Fn(&str) -> Option<&'t str>) -> Option<f64> {
+    /// words; `text` has what is in a column. One condition takes a moment on a large
+    /// text, so `goes_on` is asked before each.
+    ///
+    /// # Errors
+    ///
+    /// What `goes_on` says.
+    pub(crate) fn score<'t, E>(
+        &self,
+        text: impl Fn(&str) -> Option<&'t str>,
+        goes_on: impl Fn() -> Result<(), E>,
+    ) -> Result<Option<f64>, E> {
         for condition in &self.conditions {
-            if let Some(column) = condition.text_column()
-                && !condition.holds(text(column))
-            {
-                return None;
+            if let Some(column) = condition.text_column() {
+                goes_on()?;
+                if !condition.holds(text(column)) {
+                    return Ok(None);
+                }
             }
         }
         if self.phrase.is_none() && self.words.is_empty() {
-            return Some(0.0);
+            return Ok(Some(0.0));
         }
         let (mut score, mut has_phrase) = (0.0, self.phrase.is_none());
         for column in field::texts(self.collection) {
             let Some(text) = text(column) else { continue };
+            goes_on()?;
             let text = match field::is_json(self.collection, column) {
                 true => Cow::Owned(json::text(text)),
                 false => Cow::Borrowed(text),
@@ -211,7 +234,7 @@ impl Search {
             has_phrase = has_phrase || self.phrase.as_ref().is_some_and(|p| p.occurs_in(&text));
             score += self.words.score(&text);
         }
-        has_phrase.then_some(score)
+        Ok(has_phrase.then_some(score))
     }
 
     /// True where the best comes first, and not the oldest.
@@ -292,6 +315,31 @@ mod tests {
         search.set_limit("0").unwrap();
         search.set_skip("4").unwrap();
         assert_eq!((search.limit(), search.skip()), (0, 4));
+    }
+
+    #[test]
+    fn what_is_decided_row_by_row_is_bounded_and_can_be_broken_off() {
+        let mut search = Search::new(Collection::Actors);
+        for n in 0..MOST_LOOKED_AT {
+            search.require(&format!("state.k{n}.nlike"), "x", Typing::ByField).unwrap();
+        }
+        for key in ["description.like", "state.k", "name.gt"] {
+            assert!(search.require(key, "x", Typing::ByField).is_err(), "{key}");
+        }
+        search.require("name", "x", Typing::ByField).unwrap();
+        let asked = std::cell::Cell::new(0);
+        let score = |most| {
+            asked.set(0);
+            search.score(
+                |_| Some("{}"),
+                || {
+                    asked.set(asked.get() + 1);
+                    if asked.get() <= most { Ok(()) } else { Err("no time") }
+                },
+            )
+        };
+        assert_eq!((score(100), asked.get()), (Ok(Some(0.0)), MOST_LOOKED_AT));
+        assert_eq!((score(2), asked.get()), (Err("no time"), 3), "before each condition");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::events::check_link;
-use super::{POLL, Service, authorized, authorized_and_locked};
+use super::{POLL, Service, authorized, authorized_and_locked, must_be_fewer};
 use crate::actor::{
     Actor, ActorChange, ActorStatus, ActorUpdate, NewActor, READY_MESSAGE, TokenSetting,
 };
@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::id::ActorId;
 use crate::json::Json;
 use crate::permission::{Caller, Level, Tenant};
+use crate::search::Hits;
 use crate::store;
 use crate::store::permissions::{Kind, Object};
 
@@ -29,7 +30,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`], [`Error::Restricted`], [`Error::TooLarge`].
+    /// [`Error::Invalid`], [`Error::Restricted`], [`Error::TooLarge`],
+    /// [`Error::TooMany`].
     pub async fn register_actor(&self, caller: &Caller, new: NewActor) -> Result<Actor, Error> {
         caller.must_be_a_user()?;
         new.validate(caller, &self.0.config)?;
@@ -76,10 +78,16 @@ impl Service {
         actor.place(&self.0.config.host_access(&caller.tenant));
         let registered = actor.clone();
         let caller = caller.clone();
+        let most = self.0.config.max_owned;
         self.0
             .store
             .write(move |c| {
                 Box::pin(async move {
+                    if !caller.is_admin() {
+                        let (tenant, user) = (&caller.tenant, &caller.user);
+                        let count = store::actors::count_of_owner(c, tenant, user).await?;
+                        must_be_fewer("actors", count, most)?;
+                    }
                     check_link(c, &caller, &actor).await?;
                     store::actors::insert(c, &actor).await?;
                     store::cron::set(c, &actor.id, &actor.cron).await?;
@@ -94,15 +102,17 @@ impl Service {
 
     /// The actors that are shared with the caller by its name or with everybody,
     /// its own among them, oldest first. As with Abaco, an admin's list is no longer
-    /// than another's.
+    /// than another's. Of more than fit an answer, the caller's own come before those
+    /// of others.
     ///
     /// # Errors
     ///
     /// [`Error::NotByNonce`].
-    pub async fn actors(&self, caller: &Caller) -> Result<Vec<Actor>, Error> {
+    pub async fn actors(&self, caller: &Caller) -> Result<Hits<Actor>, Error> {
         caller.must_be_a_user()?;
         let mut c = self.0.store.read().await?;
-        store::actors::visible_to(&mut c, &caller.tenant, &caller.user).await
+        let found = store::actors::visible_to(&mut c, &caller.tenant, &caller.user).await?;
+        Ok(Hits::new(found.0, found.1))
     }
 
     /// One actor; needs READ.

@@ -1,8 +1,6 @@
 //! Rules of aliases: make, point elsewhere, list, remove.
 
-use std::collections::HashSet;
-
-use super::{Service, actor_named, authorized_alias, authorized_config};
+use super::{Service, actor_named, authorized_alias, authorized_config, must_be_fewer};
 use crate::actor::{Actor, ActorStatus};
 use crate::alias::{Alias, check_alias};
 use crate::error::{Error, Noun};
@@ -18,7 +16,7 @@ impl Service {
     ///
     /// [`Error::NotFound`] for the actor, [`Error::Forbidden`],
     /// [`Error::AlreadyExists`], [`Error::Invalid`] for a name that is none,
-    /// [`Error::ShuttingDown`].
+    /// [`Error::ShuttingDown`], [`Error::TooMany`].
     pub async fn create_alias(
         &self,
         caller: &Caller,
@@ -28,6 +26,7 @@ impl Service {
         caller.must_be_a_user()?;
         check_alias(alias)?;
         let created = self.0.clock.now();
+        let most = self.0.config.max_owned;
         let (caller, alias, actor) = (caller.clone(), alias.to_owned(), actor.to_owned());
         self.0
             .store
@@ -38,6 +37,11 @@ impl Service {
                         let (noun, id) = (Noun::Actor, actor);
                         let needed = Level::Update;
                         return Err(Error::Forbidden { noun, id, needed, has: level });
+                    }
+                    if !caller.is_admin() {
+                        let (tenant, user) = (&caller.tenant, &caller.user);
+                        let count = store::aliases::count_of_owner(c, tenant, user).await?;
+                        must_be_fewer("aliases", count, most)?;
                     }
                     lock_target(c, &target).await?;
                     let alias = Alias {
@@ -65,19 +69,8 @@ impl Service {
     pub async fn aliases(&self, caller: &Caller) -> Result<Vec<Alias>, Error> {
         caller.must_be_a_user()?;
         let mut c = self.0.store.read().await?;
-        let all = store::aliases::of_tenant(&mut c, &caller.tenant).await?;
-        if caller.is_admin() {
-            return Ok(all);
-        }
-        let mut seen = async |kind| -> Result<HashSet<String>, Error> {
-            let (tenant, user) = (&caller.tenant, &caller.user);
-            let names = store::permissions::visible_to(&mut c, tenant, kind, user).await?;
-            Ok(names.into_iter().collect())
-        };
-        let (aliases, actors) = (seen(Kind::Alias).await?, seen(Kind::Actor).await?);
-        let visible =
-            |alias: &Alias| aliases.contains(&alias.alias) || actors.contains(alias.actor.as_str());
-        Ok(all.into_iter().filter(visible).collect())
+        let user = (!caller.is_admin()).then_some(caller.user.as_str());
+        store::aliases::visible_to(&mut c, &caller.tenant, user).await
     }
 
     /// One alias; needs READ on it.

@@ -1,10 +1,8 @@
 //! Rules of configs: make, change, list, remove; and what an execution gets.
 
-use std::collections::HashSet;
-
 use tracing::{debug, warn};
 
-use super::{Service, actor_named, alias_named, authorized_config};
+use super::{Service, actor_named, alias_named, authorized_config, must_be_fewer};
 use crate::actor::Actor;
 use crate::actor_config::{
     ActorConfig, ActorConfigUpdate, NewActorConfig, as_python, check_config_name, check_value,
@@ -14,9 +12,9 @@ use crate::error::{Chain, Error, Noun};
 use crate::id::ActorId;
 use crate::message::check_variable;
 use crate::permission::{Caller, Level};
+use crate::search::Hits;
 use crate::secret::{OpenError, Place, SecretKeys};
 use crate::store::configs::Stored;
-use crate::store::permissions::Kind;
 use crate::store::{self, Connection};
 
 /// What one environment variable holds with its name.
@@ -32,7 +30,8 @@ impl Service {
     /// # Errors
     ///
     /// [`Error::NotFound`] for an actor, [`Error::Forbidden`],
-    /// [`Error::AlreadyExists`], [`Error::Invalid`], [`Error::TooLarge`].
+    /// [`Error::AlreadyExists`], [`Error::Invalid`], [`Error::TooLarge`],
+    /// [`Error::TooMany`].
     pub async fn create_actor_config(
         &self,
         caller: &Caller,
@@ -44,6 +43,7 @@ impl Service {
         let items = items(&new.actors)?;
         let keys = self.keys_if(new.is_secret)?;
         let any_actor = self.0.config.configs_for_any_actor;
+        let most = self.0.config.max_owned;
         let now = self.0.clock.now();
         let caller = caller.clone();
         self.0
@@ -51,6 +51,11 @@ impl Service {
             .write(move |c| {
                 Box::pin(async move {
                     check_items(c, &caller, &items, any_actor).await?;
+                    if !caller.is_admin() {
+                        let (tenant, user) = (&caller.tenant, &caller.user);
+                        let count = store::configs::count_of_owner(c, tenant, user).await?;
+                        must_be_fewer("configs", count, most)?;
+                    }
                     let config = ActorConfig {
                         tenant: caller.tenant.clone(),
                         name: new.name,
@@ -74,23 +79,18 @@ impl Service {
     }
 
     /// The configs that the caller may see, oldest first; an admin's are all of the
-    /// tenant.
+    /// tenant. Of more than fit an answer, the caller's own come before those of others.
     ///
     /// # Errors
     ///
     /// [`Error::NotByNonce`].
-    pub async fn actor_configs(&self, caller: &Caller) -> Result<Vec<ActorConfig>, Error> {
+    pub async fn actor_configs(&self, caller: &Caller) -> Result<Hits<ActorConfig>, Error> {
         caller.must_be_a_user()?;
         let mut c = self.0.store.read().await?;
-        let all = store::configs::of_tenant(&mut c, &caller.tenant).await?;
-        let all = all.into_iter().map(|stored| stored.config);
-        if caller.is_admin() {
-            return Ok(all.collect());
-        }
-        let (tenant, user) = (&caller.tenant, &caller.user);
-        let seen = store::permissions::visible_to(&mut c, tenant, Kind::Config, user).await?;
-        let seen: HashSet<String> = seen.into_iter().collect();
-        Ok(all.filter(|config| seen.contains(&config.name)).collect())
+        let (total, seen) =
+            store::configs::visible_to(&mut c, &caller.tenant, &caller.user, caller.is_admin())
+                .await?;
+        Ok(Hits::new(total, seen.into_iter().map(|stored| stored.config).collect()))
     }
 
     /// One config; needs READ on it.

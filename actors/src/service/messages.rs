@@ -13,6 +13,16 @@ use crate::store;
 use crate::store::accept::Accept;
 
 impl Service {
+    /// The actor that a message is for, before anybody looks at what is sent; needs
+    /// EXECUTE.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`], [`Error::Forbidden`].
+    pub async fn actor_to_message(&self, caller: &Caller, actor: &str) -> Result<Actor, Error> {
+        self.actor_for(caller, actor, Level::Execute).await
+    }
+
     /// Sends a message to an actor; needs EXECUTE. On success the execution is
     /// committed and survives a power cut. It waits while the actor is SUBMITTED
     /// or in ERROR.

@@ -41,7 +41,7 @@ pub use health::{Health, Hosts, Load, Readiness};
 pub use preparation::Preparation;
 pub use results::Awaited;
 pub use state::StateVersion;
-pub use statistics::{ActorReport, ExecutionsReport, Used, Utilization};
+pub use statistics::{ActorReport, ActorSums, ExecutionsReport, Used, Utilization};
 pub use upkeep::Swept;
 pub use workers::WorkersAsked;
 
@@ -89,7 +89,7 @@ struct Inner {
     preparing: preparation::Preparing,
     sealed: claims::Sealed,
     /// Searches that look at rows one by one, of which few go on at once.
-    searches: Semaphore,
+    searches: Arc<Semaphore>,
     /// What keeps it together with other processes; ends with it.
     tasks: OnceLock<together::Tasks>,
 }
@@ -127,7 +127,7 @@ impl Service {
             webhooks_noted: Notify::new(),
             preparing: preparation::Preparing::default(),
             sealed: claims::Sealed::default(),
-            searches: Semaphore::new(SEARCHES_AT_ONCE),
+            searches: Arc::new(Semaphore::new(SEARCHES_AT_ONCE)),
             tasks: OnceLock::new(),
         });
         together::keep(&inner);
@@ -217,6 +217,11 @@ impl Service {
 }
 
 /// The actor that `text` names, by its id or by an alias, and the caller's level on
+/// Fails where somebody has `most` of a thing already.
+fn must_be_fewer(what: &'static str, count: u64, most: u64) -> Result<(), Error> {
+    if count < most { Ok(()) } else { Err(Error::TooMany { what, most }) }
+}
+
 /// it. That of another tenant is none.
 async fn actor_named(
     c: &mut Connection,

@@ -1,6 +1,6 @@
 //! Rules of nonces: make, look, remove, use.
 
-use super::{Service, actor_named, alias_named, authorized};
+use super::{Service, actor_named, alias_named, authorized, must_be_fewer};
 use crate::error::{Error, NonceRefusal, Noun};
 use crate::id::ActorId;
 use crate::nonce::{NewNonce, Nonce, NonceId, NonceOf, NoncePlace};
@@ -15,7 +15,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`].
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`],
+    /// [`Error::TooMany`].
     pub async fn create_nonce(
         &self,
         caller: &Caller,
@@ -24,6 +25,7 @@ impl Service {
     ) -> Result<Nonce, Error> {
         let id = NonceId::generate(&caller.tenant);
         let created = self.0.clock.now();
+        let most = self.0.config.max_owned;
         let (caller, of) = (caller.clone(), of.clone());
         self.0
             .store
@@ -34,6 +36,8 @@ impl Service {
                     if store::actors::lock(c, &actor).await?.is_none() {
                         return Err(Error::NotFound { noun: Noun::Actor, id: actor.to_string() });
                     }
+                    let count = store::nonces::count(c, &caller.tenant, &place).await?;
+                    must_be_fewer("nonces", count, most)?;
                     let uses = u64::try_from(new.max_uses).ok();
                     let nonce = Nonce {
                         id,
@@ -122,10 +126,6 @@ impl Service {
             return Err(NonceRefusal::Unknown.into());
         }
         let now = self.0.clock.now();
-        let (id, of) = (id.to_owned(), of.clone());
-        self.0
-            .store
-            .write(move |c| {
         // Whoever guesses has no place among those that write.
         let known = {
             let mut c = self.0.store.read().await?;
@@ -138,6 +138,10 @@ impl Service {
         if known.remaining_uses == Some(0) {
             return Err(NonceRefusal::UsedUp.into());
         }
+        let (id, of) = (id.to_owned(), of.clone());
+        self.0
+            .store
+            .write(move |c| {
                 Box::pin(async move {
                     let nonce = store::nonces::find(c, &id).await?.filter(|n| n.place.is(&of));
                     let nonce = nonce.ok_or(NonceRefusal::Unknown)?;
@@ -164,10 +168,6 @@ impl Service {
     }
 }
 
-/// What nonces are kept under, and the actor that it is or stands for, if the
-/// caller has `needed` on it: on both, where it is an alias.
-async fn place(
-    c: &mut Connection,
 /// Whether a nonce may be shown to a caller that has `level` where it is for; one that
 /// is good for nothing may.
 fn may_have(caller: &Caller, level: Level, nonce: &Nonce) -> bool {
@@ -175,6 +175,10 @@ fn may_have(caller: &Caller, level: Level, nonce: &Nonce) -> bool {
     nonce.level == Level::None || nonce.level <= level && may_use
 }
 
+/// What nonces are kept under, and the actor that it is or stands for, if the
+/// caller has `needed` on it: on both, where it is an alias.
+async fn place(
+    c: &mut Connection,
     caller: &Caller,
     of: &NonceOf,
     needed: Level,

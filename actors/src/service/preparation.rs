@@ -13,6 +13,7 @@ use crate::event::{Event, EventKind};
 use crate::id::{ActorId, HostId};
 use crate::revision::{PinnedImage, RevisionImage};
 use crate::store;
+use crate::store::actors::Unprepared;
 
 /// When a preparation that came to nothing is tried again; twice as long after
 /// each further one.
@@ -21,6 +22,9 @@ const PREPARE_AGAIN: Duration = Duration::from_secs(5);
 const OF_LATE: Duration = Duration::from_secs(86_400);
 /// How many of those a host is told of.
 const MOST_OF_LATE: usize = 100;
+/// Preparations of one owner's actors that go on at once in a process: others have
+/// theirs whatever becomes of these.
+const MOST_OF_ONE_OWNER: usize = 3;
 /// The longest that a preparation rests between two tries.
 const PREPARE_AGAIN_MOST: Duration = Duration::from_secs(60);
 
@@ -56,11 +60,16 @@ impl Service {
             let now = self.0.clock.now();
             let mut actors = store::actors::to_prepare(&mut c, now).await?;
             actors.retain(|actor| classes.contains(&actor.queue));
-            if let Some((actor, guard)) = self.0.preparing.begin(actors, &self.0.clock) {
+            if let Some((chosen, guard)) = self.0.preparing.begin(actors, &self.0.clock) {
                 // Another receiver may find more.
                 self.0.actors_changed.notify_one();
-                let image = store::revisions::of_actor(&mut c, &actor).await?;
-                return Ok(Preparation { actor, image, _guard: guard });
+                let actor = store::actors::find(&mut c, &chosen.id).await?;
+                // One that was updated or deleted meanwhile is another.
+                if let Some(actor) = actor.filter(|actor| actor.revision == chosen.revision) {
+                    let image = store::revisions::of_actor(&mut c, &actor).await?;
+                    return Ok(Preparation { actor, image, _guard: guard });
+                }
+                continue;
             }
             drop(c);
             let _ = tokio::time::timeout(POLL, changed).await;
@@ -276,8 +285,10 @@ type Prepared = (ActorId, i64);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Preparing(Arc<Mutex<HashMap<Prepared, Tries>>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tries {
+    /// Whose it is: tenant and user.
+    owner: (String, String),
     /// Those that came to nothing.
     failed: u32,
     /// When the next may begin; none while one is under way.
@@ -285,27 +296,40 @@ struct Tries {
 }
 
 impl Preparing {
-    /// Begins with the first of `actors`, which are all that are to be prepared,
-    /// whose time has come.
-    fn begin(&self, actors: Vec<Actor>, clock: &Clock) -> Option<(Actor, PreparingGuard)> {
+    /// Begins with one of `actors`, which are all that are to be prepared, whose time
+    /// has come: of the owners, one that has the fewest under way here, and of its
+    /// actors the first.
+    fn begin(
+        &self,
+        actors: Vec<Unprepared>,
+        clock: &Clock,
+    ) -> Option<(Unprepared, PreparingGuard)> {
         let now = clock.now();
         let keys: HashSet<Prepared> =
             actors.iter().map(|actor| (actor.id.clone(), actor.revision)).collect();
         let mut preparing = self.0.lock().expect("nothing panics while it holds the preparations");
         preparing.retain(|key, tries| tries.again.is_none() || keys.contains(key));
-        for actor in actors {
-            let key = (actor.id.clone(), actor.revision);
-            match preparing.get_mut(&key) {
-                None => {
-                    preparing.insert(key.clone(), Tries::default());
-                }
-                Some(tries) if tries.again.is_some_and(|again| again <= now) => tries.again = None,
-                Some(_) => continue,
-            }
-            let guard = PreparingGuard { preparing: self.clone(), key, clock: clock.clone() };
-            return Some((actor, guard));
+        let mut under_way: HashMap<&(String, String), usize> = HashMap::new();
+        for tries in preparing.values().filter(|tries| tries.again.is_none()) {
+            *under_way.entry(&tries.owner).or_default() += 1;
         }
-        None
+        let (_, actor, owner) = actors
+            .into_iter()
+            .filter(|actor| {
+                let tries = preparing.get(&(actor.id.clone(), actor.revision));
+                tries.is_none_or(|tries| tries.again.is_some_and(|again| again <= now))
+            })
+            .map(|actor| {
+                let owner = (actor.tenant.clone(), actor.owner.clone());
+                (under_way.get(&owner).copied().unwrap_or(0), actor, owner)
+            })
+            .filter(|(count, ..)| *count < MOST_OF_ONE_OWNER)
+            .min_by_key(|(count, ..)| *count)?;
+        let key = (actor.id.clone(), actor.revision);
+        preparing.entry(key.clone()).or_insert(Tries { owner, failed: 0, again: None }).again =
+            None;
+        let guard = PreparingGuard { preparing: self.clone(), key, clock: clock.clone() };
+        Some((actor, guard))
     }
 }
 
@@ -318,8 +342,10 @@ struct PreparingGuard {
 
 impl Drop for PreparingGuard {
     fn drop(&mut self) {
-        if let Ok(mut preparing) = self.preparing.0.lock() {
-            let tries = preparing.entry(self.key.clone()).or_default();
+        if let Ok(mut preparing) = self.preparing.0.lock()
+            // What is under way stays until it is dropped.
+            && let Some(tries) = preparing.get_mut(&self.key)
+        {
             let rest = PREPARE_AGAIN.saturating_mul(2_u32.saturating_pow(tries.failed));
             tries.failed = tries.failed.saturating_add(1);
             // From the end of a try: one may take longer than the rest after it.

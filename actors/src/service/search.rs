@@ -1,5 +1,8 @@
 //! Searches: what the caller may read, and which of it was asked for.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{Service, authorized, execution_of};
@@ -9,12 +12,10 @@ use crate::error::Error;
 use crate::execution::{Execution, Logs};
 use crate::permission::{Caller, Level};
 use crate::search::{Collection, FoundLog, Hits, LOG, Search, Within};
-use crate::store;
 use crate::store::search::{Place, Row, Scope};
+use crate::store::{self, Room};
 use crate::worker::Worker;
 
-/// Rows that are looked at before the connection is given back.
-const ROWS_AT_ONCE: u32 = 200;
 /// Bytes of logs that are looked at together.
 const LOG_AT_ONCE: u64 = 4 << 20;
 
@@ -83,7 +84,11 @@ impl Service {
     ) -> Result<Hits<FoundLog>, Error> {
         let (total, ids) = self.found(caller, within, search, Collection::Logs).await?;
         let mut c = self.0.store.read().await?;
-        let found = store::search::executions(&mut c, &ids).await?;
+        let mut found = store::search::executions(&mut c, &ids).await?;
+        let mut room = Room::new();
+        let fitting = found.iter().take_while(|found| room.takes(found.log_bytes)).count();
+        found.truncate(fitting);
+        let ids: Vec<_> = found.iter().map(|found| found.execution.id.to_string()).collect();
         let mut logs = store::search::logs(&mut c, &ids).await?;
         let page = found.into_iter().map(|found| {
             let execution = found.execution;
@@ -160,20 +165,24 @@ impl Service {
         search: &Search,
         scope: &Scope,
     ) -> Result<(u64, Vec<String>), Error> {
-        // Whoever comes meanwhile waits: each has some megabytes at hand.
-        let _turn = self.0.searches.acquire().await.expect("the semaphore is never closed");
+        // Whoever comes meanwhile waits: each has some megabytes at hand. A part that is
+        // being looked at when nobody asks any more keeps the turn to its end.
+        let turn = Arc::clone(&self.0.searches).acquire_owned().await;
+        let turn = Arc::new(turn.expect("the semaphore is never closed"));
+        let search = Arc::new(search.clone());
         let reads_logs = search.text_columns().contains(&LOG);
+        let at_once = rows_at_once(search.collection());
         let mut budget = Budget::of(self.0.config.search_limits);
         let mut found: Vec<(f64, String)> = Vec::new();
         let mut after: Option<Place> = None;
         loop {
             let rows = {
                 let mut c = self.0.store.read().await?;
-                store::search::rows(&mut c, search, scope, after.as_ref(), ROWS_AT_ONCE).await?
+                store::search::rows(&mut c, &search, scope, after.as_ref(), at_once).await?
             };
             let Some(last) = rows.last() else { break };
             after = Some(last.place.clone());
-            let full = rows.len() >= usize::try_from(ROWS_AT_ONCE).unwrap_or(usize::MAX);
+            let full = rows.len() >= usize::try_from(at_once).unwrap_or(usize::MAX);
             let mut rows = rows.into_iter().peekable();
             while rows.peek().is_some() {
                 let part = part_of(&mut rows, reads_logs);
@@ -183,20 +192,16 @@ impl Service {
                     let mut c = self.0.store.read().await?;
                     logs = store::search::logs(&mut c, &ids).await?;
                 }
-                for row in part {
-                    let log = logs.remove(&row.place.1).unwrap_or_default();
-                    let log = String::from_utf8_lossy(&log);
-                    budget.spend(&row, log.len())?;
-                    let text = |column: &str| match column {
-                        LOG => Some(&*log),
-                        column => row.texts.get(column).and_then(Option::as_deref),
-                    };
-                    if let Some(score) = search.score(text) {
-                        found.push((score, row.place.1.clone()));
-                    }
-                }
-                // Others have something to do as well.
-                tokio::task::yield_now().await;
+                // Looking takes as long as it takes, and on these threads all others
+                // would wait for it.
+                let (search, turn) = (Arc::clone(&search), Arc::clone(&turn));
+                let looked = tokio::task::spawn_blocking(move || {
+                    let _turn = turn;
+                    look_at(&search, part, logs, budget)
+                });
+                let (left, mut fitting) = looked.await.expect("looking at rows never panics")?;
+                budget = left;
+                found.append(&mut fitting);
             }
             if !full {
                 break;
@@ -213,6 +218,37 @@ impl Service {
     }
 }
 
+/// Rows that are read together: those of actors may have a third of a megabyte each.
+fn rows_at_once(collection: Collection) -> u32 {
+    match collection {
+        Collection::Actors => 32,
+        Collection::Executions | Collection::Workers | Collection::Logs => 200,
+    }
+}
+
+/// Which rows fulfil a search, and how well; and what is left of its budget. Blocks.
+fn look_at(
+    search: &Search,
+    part: Vec<Row>,
+    mut logs: HashMap<String, Vec<u8>>,
+    mut budget: Budget,
+) -> Result<(Budget, Vec<(f64, String)>), Error> {
+    let mut found = Vec::new();
+    for row in part {
+        let log = logs.remove(&row.place.1).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        budget.spend(&row, log.len())?;
+        let text = |column: &str| match column {
+            LOG => Some(&*log),
+            column => row.texts.get(column).and_then(Option::as_deref),
+        };
+        if let Some(score) = search.score(text, || budget.goes_on())? {
+            found.push((score, row.place.1.clone()));
+        }
+    }
+    Ok((budget, found))
+}
+
 /// The next rows whose logs are looked at together; at least one.
 fn part_of(rows: &mut std::iter::Peekable<impl Iterator<Item = Row>>, by_logs: bool) -> Vec<Row> {
     let (mut part, mut bytes) = (Vec::new(), 0);
@@ -226,6 +262,7 @@ fn part_of(rows: &mut std::iter::Peekable<impl Iterator<Item = Row>>, by_logs: b
 }
 
 /// What a search may still look at.
+#[derive(Clone, Copy)]
 struct Budget {
     rows: u64,
     bytes: usize,
@@ -241,14 +278,19 @@ impl Budget {
     fn spend(&mut self, row: &Row, log_bytes: usize) -> Result<(), Error> {
         let texts: usize = row.texts.values().flatten().map(String::len).sum();
         let left = self.rows.checked_sub(1).zip(self.bytes.checked_sub(texts + log_bytes));
-        let Some((rows, bytes)) = left.filter(|_| Instant::now() < self.until) else {
-            return Err(Error::invalid(
-                "search",
-                "too much would have to be looked at one by one; ask for less by conditions on \
-                 times, numbers, or whole texts such as status=COMPLETE",
-            ));
-        };
-        (self.rows, self.bytes) = (rows, bytes);
-        Ok(())
+        (self.rows, self.bytes) = left.ok_or_else(too_much)?;
+        self.goes_on()
     }
+
+    fn goes_on(&self) -> Result<(), Error> {
+        if Instant::now() < self.until { Ok(()) } else { Err(too_much()) }
+    }
+}
+
+fn too_much() -> Error {
+    Error::invalid(
+        "search",
+        "too much would have to be looked at one by one; ask for less by conditions on times, \
+         numbers, or whole texts such as status=COMPLETE, and by shorter regular expressions",
+    )
 }

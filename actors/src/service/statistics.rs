@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::Service;
 use crate::actor::Actor;
 use crate::error::Error;
-use crate::permission::Caller;
-use crate::store;
+use crate::id::ActorId;
+use crate::permission::{Caller, Tenant};
+use crate::search::Hits;
+use crate::store::{self, Room};
 use crate::worker::Worker;
 
 /// How much there is, in all tenants.
@@ -31,6 +33,22 @@ pub struct Utilization {
 pub struct ActorReport {
     /// The actor.
     pub actor: Actor,
+    /// What it has and did.
+    pub sums: ActorSums,
+}
+
+/// What an actor has and did.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ActorSums {
+    /// The actor.
+    pub actor: ActorId,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// Who registered it.
+    pub owner: String,
+    /// What its executions run.
+    pub image: String,
     /// Its workers, oldest first.
     pub workers: Vec<Worker>,
     /// Messages that wait.
@@ -57,7 +75,7 @@ pub struct Used {
 #[non_exhaustive]
 pub struct ExecutionsReport {
     /// Those that are there, oldest first.
-    pub actors: Vec<ActorReport>,
+    pub actors: Vec<ActorSums>,
     /// Actors that are gone.
     pub actors_gone: u64,
     /// Those of them that ever had an execution.
@@ -87,31 +105,62 @@ impl Service {
     }
 
     /// All actors of the caller's tenant with their workers and what their executions
-    /// used; for admins.
+    /// used, oldest first, as many as fit an answer; for admins.
     ///
     /// # Errors
     ///
     /// [`Error::AdminsOnly`].
-    pub async fn all_actors(&self, caller: &Caller) -> Result<Vec<ActorReport>, Error> {
+    pub async fn all_actors(&self, caller: &Caller) -> Result<Hits<ActorReport>, Error> {
+        let (mut sums, fitting) = self.sums(caller).await?;
+        let total = sums.len() as u64;
+        sums.truncate(fitting);
+        let ids: Vec<String> = sums.iter().map(|one| one.actor.to_string()).collect();
+        let mut c = self.0.store.read().await?;
+        let actors = store::search::all_actors(&mut c, &ids).await?;
+        let mut sums: HashMap<_, _> =
+            sums.into_iter().map(|one| (one.actor.clone(), one)).collect();
+        let reports = actors.into_iter().filter_map(|actor| {
+            let sums = sums.remove(&actor.id)?;
+            Some(ActorReport { actor, sums })
+        });
+        Ok(Hits::new(total, reports.collect()))
+    }
+
+    /// What all actors of the caller's tenant have and did, oldest first; for admins.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::AdminsOnly`].
+    pub async fn all_actor_sums(&self, caller: &Caller) -> Result<Vec<ActorSums>, Error> {
+        Ok(self.sums(caller).await?.0)
+    }
+
+    /// Those of all actors, and how many of the actors fit an answer.
+    async fn sums(&self, caller: &Caller) -> Result<(Vec<ActorSums>, usize), Error> {
         admin(caller)?;
         let mut c = self.0.store.read().await?;
         let mut workers: HashMap<_, Vec<Worker>> = HashMap::new();
         for worker in store::statistics::workers(&mut c, &caller.tenant).await? {
             workers.entry(worker.actor.clone()).or_default().push(worker);
         }
-        let actors = store::statistics::actors(&mut c, &caller.tenant).await?;
-        let reports = actors.into_iter().map(|sums| ActorReport {
-            workers: workers.remove(&sums.actor.id).unwrap_or_default(),
-            actor: sums.actor,
-            messages: sums.waiting,
-            executions: sums.executions,
+        let all = store::statistics::actors(&mut c, &caller.tenant).await?;
+        let mut room = Room::new();
+        let fitting = all.iter().take_while(|one| room.takes(one.bytes)).count();
+        let sums = all.into_iter().map(|one| ActorSums {
+            workers: workers.remove(&one.actor).unwrap_or_default(),
+            actor: one.actor,
+            tenant: caller.tenant.clone(),
+            owner: one.owner,
+            image: one.image,
+            messages: one.waiting,
+            executions: one.executions,
             used: Used {
-                runtime: Duration::from_micros(sums.runtime_us),
-                cpu_ns: sums.cpu_ns,
-                io_bytes: sums.io_bytes,
+                runtime: Duration::from_micros(one.runtime_us),
+                cpu_ns: one.cpu_ns,
+                io_bytes: one.io_bytes,
             },
         });
-        Ok(reports.collect())
+        Ok((sums.collect(), fitting))
     }
 
     /// What all executions of the caller's tenant used, those that are gone
@@ -121,7 +170,7 @@ impl Service {
     ///
     /// [`Error::AdminsOnly`].
     pub async fn all_executions(&self, caller: &Caller) -> Result<ExecutionsReport, Error> {
-        let actors = self.all_actors(caller).await?;
+        let actors = self.all_actor_sums(caller).await?;
         let mut c = self.0.store.read().await?;
         let gone = store::statistics::gone(&mut c, &caller.tenant).await?;
         Ok(ExecutionsReport {
@@ -135,6 +184,14 @@ impl Service {
                 io_bytes: gone.io_bytes,
             },
         })
+    }
+}
+
+impl ActorSums {
+    /// As [`Actor::dbid`].
+    #[must_use]
+    pub fn dbid(&self) -> String {
+        format!("{}_{}", self.tenant, self.actor)
     }
 }
 

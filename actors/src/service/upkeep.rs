@@ -7,7 +7,6 @@ use futures_util::stream::{self, StreamExt as _};
 use super::health::HOST_ALIVE;
 use super::settlement::{Settled, end, lock};
 use super::{ClaimKey, Service};
-use crate::actor::ActorStatus;
 use crate::error::Error;
 use crate::execution::{Finish, Outcome};
 use crate::id::ActorId;
@@ -112,12 +111,7 @@ impl Service {
         let now = self.0.clock.now();
         let (waiting, hosts) = {
             let mut c = self.0.store.read().await?;
-            let mut waiting = store::actors::to_prepare(&mut c, now).await?;
-            waiting.retain(|actor| {
-                actor.status == ActorStatus::Submitted
-                    && actor.status_message.is_empty()
-                    && actor.updated < now.before(HOST_PATIENCE)
-            });
+            let waiting = store::actors::told_nothing(&mut c, now.before(HOST_PATIENCE)).await?;
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -127,13 +121,11 @@ impl Service {
             host.stopped.is_none() && host.seen >= now.before(HOST_ALIVE)
         };
         let hosts: Vec<_> = hosts.iter().filter(there).collect();
-        for actor in waiting {
-            if !hosts.iter().any(|host| host.info.serves(&actor.queue)) {
-                let reason = format!(
-                    "waiting for a host: none is running that serves the queue {}",
-                    actor.queue
-                );
-                self.actor_waits(&actor.id, actor.revision, &reason).await?;
+        for (actor, revision, queue) in waiting {
+            if !hosts.iter().any(|host| host.info.serves(&queue)) {
+                let reason =
+                    format!("waiting for a host: none is running that serves the queue {queue}");
+                self.actor_waits(&actor, revision, &reason).await?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The table `actors`.
 
-use super::{Connection, Fields, failed, sql};
+use super::{Connection, Fields, Room, failed, sql};
 use crate::actor::{Actor, ActorStatus, Rest, TokenSetting};
 use crate::clock::Time;
 use crate::error::Error;
@@ -193,41 +193,123 @@ pub(crate) async fn find_for(
     .transpose()
 }
 
-/// The actors that entries of `user`, or those for everybody, let it see, oldest
-/// first.
+/// How many actors there are that entries of `user`, or those for everybody, let it
+/// see, and those of them that fit an answer, oldest first; of too many, the user's
+/// own before those of others.
 pub(crate) async fn visible_to(
     c: &mut Connection,
     tenant: &Tenant,
     user: &str,
-) -> Result<Vec<Actor>, Error> {
-    let rows = sql("select * from actors where tenant = $1 and id in ( \
+) -> Result<(u64, Vec<Actor>), Error> {
+    let rows = sql("select id, created_us, cast(octet_length(description) + octet_length(hints) \
+             + octet_length(default_environment) + octet_length(state) as bigint) as bytes \
+         from actors where tenant = $1 and id in ( \
              select object from permissions where tenant = $1 and kind = 'actor' \
              and user_name in ($2, $3) and level <> 'NONE') \
-         order by created_us, id")
+         order by case when owner = $2 then 0 else 1 end, created_us, id")
     .bind(tenant.as_str())
     .bind(user)
     .bind(EVERYBODY)
     .fetch_all(c)
     .await
     .map_err(failed("list the actors"))?;
-    rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
+    let mut fitting = Vec::new();
+    let mut room = Room::new();
+    for row in &rows {
+        let fields = Fields::of(row, "actors");
+        let bytes: i64 = fields.get("bytes")?;
+        if !room.takes(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+            break;
+        }
+        fitting.push((fields.get::<i64>("created_us")?, fields.get::<String>("id")?));
+    }
+    fitting.sort_unstable();
+    let ids: Vec<String> = fitting.into_iter().map(|(_, id)| id).collect();
+    Ok((rows.len() as u64, super::search::all_actors(c, &ids).await?))
+}
+
+/// How many actors `user` has in `tenant`.
+pub(crate) async fn count_of_owner(
+    c: &mut Connection,
+    tenant: &Tenant,
+    user: &str,
+) -> Result<u64, Error> {
+    let count: i64 = sql("select count(*) from actors where tenant = $1 and owner = $2")
+        .bind(tenant.as_str())
+        .bind(user)
+        .scalar(c)
+        .await
+        .map_err(failed("count the actors"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// An actor that waits for its image, as far as it takes to choose among many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unprepared {
+    pub(crate) id: ActorId,
+    pub(crate) revision: i64,
+    pub(crate) queue: String,
+    pub(crate) tenant: String,
+    pub(crate) owner: String,
 }
 
 /// Actors whose image no host has had yet, and those for which workers were asked
-/// for, oldest first; without those that rest at `now`.
-pub(crate) async fn to_prepare(c: &mut Connection, now: Time) -> Result<Vec<Actor>, Error> {
-    let rows = sql("select * from actors where status = 'SUBMITTED' \
+/// for, oldest first; without those that rest at `now`. Of the first, nothing but the
+/// index is read.
+pub(super) const TO_PREPARE: &str = "select id, revision, queue, tenant, owner, created_us \
+         from actors where status = 'SUBMITTED' \
              and (rests_until_us is null or rests_until_us <= $1) \
-         union all \
-         select * from actors where status = 'READY' \
+     union all \
+     select id, revision, queue, tenant, owner, created_us \
+         from actors where status = 'READY' \
              and (rests_until_us is null or rests_until_us <= $1) and id in \
-             (select actor_id from workers where status in ('REQUESTED', 'PULLING IMAGE')) \
-         order by created_us")
-    .bind(now.micros())
-    .fetch_all(c)
-    .await
-    .map_err(failed("look for actors to prepare"))?;
-    rows.iter().map(|row| read(&Fields::of(row, "actors"))).collect()
+         (select actor_id from workers where status in ('REQUESTED', 'PULLING IMAGE')) \
+     order by 6";
+
+/// What [`TO_PREPARE`] finds.
+pub(crate) async fn to_prepare(c: &mut Connection, now: Time) -> Result<Vec<Unprepared>, Error> {
+    let rows = sql(TO_PREPARE)
+        .bind(now.micros())
+        .fetch_all(c)
+        .await
+        .map_err(failed("look for actors to prepare"))?;
+    rows.iter()
+        .map(|row| {
+            let fields = Fields::of(row, "actors");
+            Ok(Unprepared {
+                id: fields.parsed("id", |text: String| ActorId::parse(&text))?,
+                revision: fields.get("revision")?,
+                queue: fields.get("queue")?,
+                tenant: fields.get("tenant")?,
+                owner: fields.get("owner")?,
+            })
+        })
+        .collect()
+}
+
+/// Actors that are as they were before a time and wait for their image without a word
+/// why; a few of them. Nothing but the index is read.
+pub(super) const TOLD_NOTHING: &str = "select id, revision, queue from actors \
+     where status = 'SUBMITTED' and status_message = '' and updated_us < $1 \
+     order by updated_us limit 1000";
+
+/// What [`TOLD_NOTHING`] finds for `since`: ids, revisions and queues.
+pub(crate) async fn told_nothing(
+    c: &mut Connection,
+    since: Time,
+) -> Result<Vec<(ActorId, i64, String)>, Error> {
+    let rows = sql(TOLD_NOTHING)
+        .bind(since.micros())
+        .fetch_all(c)
+        .await
+        .map_err(failed("look for actors that wait"))?;
+    rows.iter()
+        .map(|row| {
+            let fields = Fields::of(row, "actors");
+            let id = fields.parsed("id", |text: String| ActorId::parse(&text))?;
+            Ok((id, fields.get("revision")?, fields.get("queue")?))
+        })
+        .collect()
 }
 
 /// An image that executions of late were of.

@@ -6,7 +6,7 @@ use crate::alias::Alias;
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::ActorId;
-use crate::permission::Tenant;
+use crate::permission::{EVERYBODY, Tenant};
 
 /// False where there is one of that name.
 pub(crate) async fn insert(c: &mut Connection, alias: &Alias) -> Result<bool, Error> {
@@ -66,15 +66,44 @@ async fn one<'a>(
     row.map(|row| read(&Fields::of(&row, "aliases"))).transpose()
 }
 
-/// All of a tenant, oldest first.
-pub(crate) async fn of_tenant(c: &mut Connection, tenant: &Tenant) -> Result<Vec<Alias>, Error> {
-    let rows =
-        sql("select alias as id, * from aliases where tenant = $1 order by created_us, alias")
-            .bind(tenant.as_str())
-            .fetch_all(c)
-            .await
-            .map_err(failed("list the aliases"))?;
+/// Those of a tenant that entries of `user`, or those for everybody, let it see, and
+/// those of actors that they let it see, oldest first; all where no user is given.
+pub(crate) async fn visible_to(
+    c: &mut Connection,
+    tenant: &Tenant,
+    user: Option<&str>,
+) -> Result<Vec<Alias>, Error> {
+    let statement = match user {
+        None => sql("select alias as id, * from aliases where tenant = $1 \
+             order by created_us, alias")
+        .bind(tenant.as_str()),
+        Some(user) => sql("select alias as id, * from aliases where tenant = $1 and ( \
+                 alias in (select object from permissions where tenant = $1 and kind = 'alias' \
+                     and user_name in ($2, $3) and level <> 'NONE') \
+                 or actor_id in (select object from permissions where tenant = $1 \
+                     and kind = 'actor' and user_name in ($2, $3) and level <> 'NONE')) \
+             order by created_us, alias")
+        .bind(tenant.as_str())
+        .bind(user)
+        .bind(EVERYBODY),
+    };
+    let rows = statement.fetch_all(c).await.map_err(failed("list the aliases"))?;
     rows.iter().map(|row| read(&Fields::of(row, "aliases"))).collect()
+}
+
+/// How many aliases `user` made in `tenant`.
+pub(crate) async fn count_of_owner(
+    c: &mut Connection,
+    tenant: &Tenant,
+    user: &str,
+) -> Result<u64, Error> {
+    let count: i64 = sql("select count(*) from aliases where tenant = $1 and owner = $2")
+        .bind(tenant.as_str())
+        .bind(user)
+        .scalar(c)
+        .await
+        .map_err(failed("count the aliases"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// Makes an alias stand for another actor.

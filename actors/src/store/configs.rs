@@ -1,12 +1,12 @@
 //! The tables `configs` and `config_actors`.
 
 use super::sql::Sql;
-use super::{Connection, Fields, failed, sql};
+use super::{Connection, Fields, Room, failed, sql};
 use crate::actor_config::ActorConfig;
 use crate::clock::Time;
 use crate::error::Error;
 use crate::id::ActorId;
-use crate::permission::Tenant;
+use crate::permission::{EVERYBODY, Tenant};
 use crate::secret::Sealed;
 
 /// A config as its row has it: the value in plain text, or sealed.
@@ -150,14 +150,75 @@ async fn one<'a>(
     row.map(|row| read(&Fields::of(&row, "configs"))).transpose()
 }
 
-/// All of a tenant, oldest first.
-pub(crate) async fn of_tenant(c: &mut Connection, tenant: &Tenant) -> Result<Vec<Stored>, Error> {
-    let rows = sql("select name as id, * from configs where tenant = $1 order by created_us, name")
+/// How many configs of a tenant entries of `user`, or those for everybody, let it see,
+/// or all, and those of them that fit an answer, oldest first; of too many, the user's
+/// own before those of others.
+pub(crate) async fn visible_to(
+    c: &mut Connection,
+    tenant: &Tenant,
+    user: &str,
+    sees_all: bool,
+) -> Result<(u64, Vec<Stored>), Error> {
+    /// Those that are read before it is known how large they are.
+    const AT_ONCE: i64 = 50;
+    let total: i64 = sql("select count(*) from configs where tenant = $1 and ($4 or name in ( \
+             select object from permissions where tenant = $1 and kind = 'config' \
+             and user_name in ($2, $3) and level <> 'NONE'))")
+    .bind(tenant.as_str())
+    .bind(user)
+    .bind(EVERYBODY)
+    .bind(sees_all)
+    .scalar(c)
+    .await
+    .map_err(failed("count the configs"))?;
+    let (mut seen, mut room) = (Vec::new(), Room::new());
+    'pages: for page in 0.. {
+        let rows = sql("select name as id, * from configs where tenant = $1 and ($4 or name in ( \
+                 select object from permissions where tenant = $1 and kind = 'config' \
+                 and user_name in ($2, $3) and level <> 'NONE')) \
+             order by case when owner = $2 then 0 else 1 end, created_us, name \
+             limit $5 offset $6")
         .bind(tenant.as_str())
+        .bind(user)
+        .bind(EVERYBODY)
+        .bind(sees_all)
+        .bind(AT_ONCE)
+        .bind(AT_ONCE * page)
         .fetch_all(c)
         .await
         .map_err(failed("list the configs"))?;
-    rows.iter().map(|row| read(&Fields::of(row, "configs"))).collect()
+        if rows.is_empty() {
+            break;
+        }
+        for row in &rows {
+            let stored = read(&Fields::of(row, "configs"))?;
+            let config = &stored.config;
+            if !room.takes(config.value.as_ref().map_or(0, String::len) + config.actors.len()) {
+                break 'pages;
+            }
+            seen.push(stored);
+        }
+    }
+    seen.sort_by(|one, other| {
+        let place = |stored: &Stored| (stored.config.created, stored.config.name.clone());
+        place(one).cmp(&place(other))
+    });
+    Ok((u64::try_from(total).unwrap_or(0), seen))
+}
+
+/// How many configs `user` made in `tenant`.
+pub(crate) async fn count_of_owner(
+    c: &mut Connection,
+    tenant: &Tenant,
+    user: &str,
+) -> Result<u64, Error> {
+    let count: i64 = sql("select count(*) from configs where tenant = $1 and owner = $2")
+        .bind(tenant.as_str())
+        .bind(user)
+        .scalar(c)
+        .await
+        .map_err(failed("count the configs"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
 }
 
 /// What an actor's executions get, by its id or by one of its aliases, in the
@@ -185,6 +246,7 @@ pub(crate) async fn of_actor(
 pub(crate) async fn not_sealed_by(
     c: &mut Connection,
     key: &str,
+    after: (&str, &str),
     limit: i64,
 ) -> Result<Vec<Stored>, Error> {
     let rows = sql("select name as id, * from configs \
@@ -193,6 +255,8 @@ pub(crate) async fn not_sealed_by(
          order by tenant, name limit $2")
     .bind(key)
     .bind(limit)
+    .bind(after.0)
+    .bind(after.1)
     .fetch_all(c)
     .await
     .map_err(failed("look for secrets of older keys"))?;
@@ -248,11 +312,8 @@ fn read(fields: &Fields<'_>) -> Result<Stored, Error> {
             value,
             actors: fields.get("actors")?,
             created: Time::from_micros(fields.get("created_us")?),
-    after: (&str, &str),
             updated: Time::from_micros(fields.get("updated_us")?),
         },
         sealed,
     })
 }
-    .bind(after.0)
-    .bind(after.1)

@@ -27,6 +27,7 @@ mod plans;
 mod postgres;
 pub(crate) mod results;
 pub(crate) mod revisions;
+mod room;
 pub(crate) mod search;
 mod sql;
 mod sqlite;
@@ -44,6 +45,7 @@ pub use diagnosis::{Broken, Overdue, Waiting};
 pub(crate) use dialect::{Fields, failed};
 pub use migrations::Schema;
 pub(crate) use migrations::{migrate, schema};
+pub(crate) use room::Room;
 pub(crate) use sql::{Connection, sql};
 
 use crate::clock::Time;

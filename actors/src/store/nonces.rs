@@ -63,6 +63,28 @@ pub(crate) async fn of_place(
     rows.iter().map(|row| read(&Fields::of(row, "nonces"))).collect()
 }
 
+/// How many nonces an actor or alias has.
+pub(crate) async fn count(
+    c: &mut Connection,
+    tenant: &Tenant,
+    place: &NoncePlace,
+) -> Result<u64, Error> {
+    let statement = match place {
+        NoncePlace::Actor(actor) => {
+            sql("select count(*) from nonces where tenant = $1 and actor_id = $2")
+                .bind(tenant.as_str())
+                .bind(actor.as_str())
+        }
+        NoncePlace::Alias(alias) => {
+            sql("select count(*) from nonces where tenant = $1 and alias = $2")
+                .bind(tenant.as_str())
+                .bind(alias)
+        }
+    };
+    let count: i64 = statement.scalar(c).await.map_err(failed("count the nonces"))?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
 /// Counts a use; false where none is left, or the nonce is gone.
 pub(crate) async fn use_up(c: &mut Connection, id: &NonceId, now: Time) -> Result<bool, Error> {
     let used = sql("update nonces set current_uses = current_uses + 1, last_use_us = $2, \

@@ -57,24 +57,6 @@ pub(crate) async fn level(
     Ok(highest)
 }
 
-/// The names of the objects of a kind that the entries let `user` see.
-pub(crate) async fn visible_to(
-    c: &mut Connection,
-    tenant: &Tenant,
-    kind: Kind,
-    user: &str,
-) -> Result<Vec<String>, Error> {
-    sql("select distinct object from permissions \
-         where tenant = $1 and kind = $2 and user_name in ($3, $4) and level <> 'NONE'")
-    .bind(tenant.as_str())
-    .bind(kind.as_str())
-    .bind(user)
-    .bind(EVERYBODY)
-    .scalars(c)
-    .await
-    .map_err(failed("look at the permissions"))
-}
-
 /// All entries of an object, in the order in which they were made.
 pub(crate) async fn all(c: &mut Connection, object: Object<'_>) -> Result<Vec<Permission>, Error> {
     let rows = sql("select object as id, user_name, level from permissions \

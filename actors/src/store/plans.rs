@@ -402,3 +402,23 @@ async fn run_the_hottest(c: &mut Connection, own: &Own) -> Vec<(String, String)>
     actors::remove_ended(c, None).await.unwrap();
     PLANS.with(RefCell::take)
 }
+
+#[tokio::test]
+async fn what_every_host_asks_all_the_time_reads_no_row_of_a_file() {
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{ConnectOptions as _, Row as _};
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("abax.db");
+    drop(Store::open(&DatabaseConfig::Sqlite { path: path.clone() }).await.unwrap());
+    let mut c = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    for (text, index) in [
+        (actors::TO_PREPARE, "COVERING INDEX actors_to_prepare"),
+        (actors::TOLD_NOTHING, "COVERING INDEX actors_told_nothing"),
+    ] {
+        let explained = AssertSqlSafe(format!("explain query plan {text}"));
+        let rows = sqlx::query(explained).fetch_all(&mut c).await.unwrap();
+        let steps: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        assert!(steps.iter().any(|step| step.contains(index)), "{text}: {steps:?}");
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::sql::{Value, composed};
-use super::{Connection, Fields, actors, executions, failed, workers};
+use super::{Connection, Fields, Room, actors, executions, failed, workers};
 use crate::actor::Actor;
 use crate::clock::Time;
 use crate::error::Error;
@@ -144,10 +144,28 @@ pub(crate) async fn logs(
 }
 
 /// The actors of these ids that are still there, in this order.
-pub(crate) async fn actors(c: &mut Connection, ids: &[String]) -> Result<Vec<Actor>, Error> {
+pub(crate) async fn all_actors(c: &mut Connection, ids: &[String]) -> Result<Vec<Actor>, Error> {
     let rows = by_ids(c, "select * from actors where id in", ids, "").await?;
     let found = rows.iter().map(|row| actors::read(&Fields::of(row, "actors")));
     in_order(ids, found, |actor| actor.id.as_str())
+}
+
+/// The first of these actors, as many as fit an answer.
+pub(crate) async fn actors(c: &mut Connection, ids: &[String]) -> Result<Vec<Actor>, Error> {
+    /// Those that are read before it is known how large they are.
+    const AT_ONCE: usize = 20;
+    let (mut found, mut room) = (Vec::new(), Room::new());
+    for ids in ids.chunks(AT_ONCE) {
+        for actor in all_actors(c, ids).await? {
+            let hints: usize = actor.hints.iter().map(String::len).sum();
+            let json = actor.default_environment.as_str().len() + actor.state.as_str().len();
+            if !room.takes(actor.description.len() + hints + json) {
+                return Ok(found);
+            }
+            found.push(actor);
+        }
+    }
+    Ok(found)
 }
 
 /// The executions of these ids that are still there, in this order, with what
@@ -167,8 +185,10 @@ pub(crate) async fn executions(
     let found = rows.iter().map(|row| {
         let fields = Fields::of(row, "executions");
         let stored = executions::read(&fields)?;
+        let log_bytes: i64 = fields.get("log_bytes")?;
         Ok(FoundExecution {
             owner: fields.get("owner")?,
+            log_bytes: usize::try_from(log_bytes).unwrap_or(0),
             log_truncated: stored.log_truncated,
             epoch: stored.epoch,
             execution: stored.execution,
@@ -183,6 +203,7 @@ pub(crate) struct FoundExecution {
     pub(crate) owner: String,
     pub(crate) log_truncated: bool,
     pub(crate) epoch: i64,
+    pub(crate) log_bytes: usize,
 }
 
 /// The workers of these ids that are still there, in this order.

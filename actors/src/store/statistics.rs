@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::executions::Totals;
-use super::{Connection, Fields, actors, failed, sql, workers};
-use crate::actor::Actor;
+use super::{Connection, Fields, failed, sql, workers};
 use crate::error::Error;
+use crate::id::ActorId;
 use crate::permission::Tenant;
 use crate::worker::Worker;
 
@@ -20,7 +20,11 @@ pub(crate) struct Counts {
 
 /// An actor, and what its executions add up to.
 pub(crate) struct Sums {
-    pub(crate) actor: Actor,
+    pub(crate) actor: ActorId,
+    pub(crate) owner: String,
+    pub(crate) image: String,
+    /// What its texts have.
+    pub(crate) bytes: usize,
     pub(crate) waiting: u64,
     pub(crate) executions: u64,
     pub(crate) runtime_us: u64,
@@ -62,7 +66,10 @@ pub(crate) async fn counts(c: &mut Connection, queue: &str) -> Result<Counts, Er
 
 /// The actors of a tenant, oldest first.
 pub(crate) async fn actors(c: &mut Connection, tenant: &Tenant) -> Result<Vec<Sums>, Error> {
-    let rows = sql("select a.*, coalesce(s.waiting, 0) as waiting, \
+    let rows = sql("select a.id, a.owner, a.image, \
+             cast(octet_length(a.description) + octet_length(a.hints) \
+                 + octet_length(a.default_environment) + octet_length(a.state) as bigint) as bytes, \
+             coalesce(s.waiting, 0) as waiting, \
              coalesce(s.executions, 0) as executions, coalesce(s.runtime, 0) as runtime, \
              coalesce(s.cpu, 0) as cpu, coalesce(s.io, 0) as io \
          from actors a left join ( \
@@ -81,7 +88,10 @@ pub(crate) async fn actors(c: &mut Connection, tenant: &Tenant) -> Result<Vec<Su
         .map(|row| {
             let fields = Fields::of(row, "actors");
             Ok(Sums {
-                actor: actors::read(&fields)?,
+                actor: fields.parsed("id", |text: String| ActorId::parse(&text))?,
+                owner: fields.get("owner")?,
+                image: fields.get("image")?,
+                bytes: usize::try_from(fields.get::<i64>("bytes")?).unwrap_or(usize::MAX),
                 waiting: whole(&fields, "waiting")?,
                 executions: whole(&fields, "executions")?,
                 runtime_us: whole(&fields, "runtime")?,

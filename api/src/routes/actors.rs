@@ -1,9 +1,11 @@
 //! Actors: register, list, show, update, delete.
 
 use abax_actors::{
-    Actor, ActorChange, ActorUpdate, Caller, Collection, Deleted, NewActor, TokenSetting, Within,
+    Actor, ActorChange, ActorUpdate, Caller, Collection, Deleted, Hits, NewActor, TokenSetting,
+    Within,
 };
 use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::App;
@@ -17,14 +19,29 @@ pub(super) async fn list(
     Signed(caller): Signed,
     State(app): State<App>,
     request: Request,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     if let Some(search) = search::asked(&parts, Collection::Actors, &[])? {
         return search::found(&app, &caller, Within::Readable, &search).await;
     }
+    let turn = app.turn(&caller).await?;
     let actors = app.service().actors(&caller).await?;
-    let objects = actors.iter().map(object).collect();
-    Ok(Reply::many("Actors retrieved successfully.", objects))
+    let message = retrieved("Actors", &actors, "search for the others, page by page");
+    let objects = actors.page.iter().map(object).collect();
+    Ok((turn, Reply::many(message, objects)).into_response())
+}
+
+/// What is said of a list, which is not always all that there is.
+pub(super) fn retrieved<T>(what: &str, list: &Hits<T>, otherwise: &str) -> String {
+    let shown = list.page.len();
+    match shown as u64 == list.total {
+        true => format!("{what} retrieved successfully."),
+        false => format!(
+            "{what} retrieved successfully: {shown} of {}, since all are too large for one answer; \
+             {otherwise}.",
+            list.total
+        ),
+    }
 }
 
 pub(super) async fn register(
@@ -99,8 +116,7 @@ pub(super) async fn delete(
 
 /// The named parameters of a request.
 pub(super) async fn read(app: &App, request: Request) -> Result<Parameters, ApiError> {
-    let config = app.config();
-    let incoming = Incoming::read(request, config.body_limit_bytes, config.body_timeout).await?;
+    let incoming = Incoming::read(app, request, app.config().body_limit_bytes).await?;
     incoming.parameters().await
 }
 

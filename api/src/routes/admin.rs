@@ -1,13 +1,13 @@
 //! Numbers of the whole, and an admin's lists of its tenant.
 
-use abax_actors::{ActorReport, ExecutionsReport, Used};
+use abax_actors::{ActorReport, ActorSums, ExecutionsReport, Used};
 use axum::extract::State;
 
 use crate::App;
 use crate::auth::Signed;
 use crate::envelope::{Object, Reply};
 use crate::error::ApiError;
-use crate::routes::actors::attributes;
+use crate::routes::actors::{attributes, retrieved};
 use crate::routes::workers::attributes as worker;
 
 /// Numbers without names, so of all tenants; their own names are the same in every
@@ -30,15 +30,16 @@ pub(super) async fn actors(
     State(app): State<App>,
 ) -> Result<Reply, ApiError> {
     let reports = app.service().all_actors(&caller).await?;
-    let rows = reports.iter().map(row).collect();
-    Ok(Reply::many("Actors retrieved successfully.", rows).keeping_nulls())
+    let message = retrieved("Actors", &reports, "GET /actors/admin/executions names them all");
+    let rows = reports.page.iter().map(row).collect();
+    Ok(Reply::many(message, rows).keeping_nulls())
 }
 
 pub(super) async fn workers(
     Signed(caller): Signed,
     State(app): State<App>,
 ) -> Result<Reply, ApiError> {
-    let reports = app.service().all_actors(&caller).await?;
+    let reports = app.service().all_actor_sums(&caller).await?;
     let of = |statuses: &[&str]| {
         let all = reports.iter().flat_map(|report| &report.workers);
         all.filter(|worker| statuses.contains(&worker.status.as_str())).count()
@@ -54,7 +55,7 @@ pub(super) async fn workers(
     let rows = reports
         .iter()
         .flat_map(|report| report.workers.iter().map(move |one| (report, one)))
-        .map(|(report, one)| worker(one).with("actor_dbid", report.actor.dbid()))
+        .map(|(report, one)| worker(one).with("actor_dbid", report.dbid()))
         .collect();
     let object = Object::default().with_part("summary", summary).with_rows("workers", rows);
     Ok(Reply::one("Workers retrieved successfully.", object).keeping_nulls())
@@ -70,9 +71,9 @@ pub(super) async fn executions(
         .iter()
         .map(|report| {
             Object::default()
-                .with("actor_id", report.actor.id.as_str())
-                .with("owner", &report.actor.owner)
-                .with("image", &report.actor.image)
+                .with("actor_id", report.actor.as_str())
+                .with("owner", &report.owner)
+                .with("image", &report.image)
                 .with("total_executions", report.executions)
                 .with("total_execution_cpu", report.used.cpu_ns)
                 .with("total_execution_io", report.used.io_bytes)
@@ -85,7 +86,8 @@ pub(super) async fn executions(
 
 /// An actor with what only admins see of it.
 fn row(report: &ActorReport) -> Object {
-    let ActorReport { actor, workers, messages, executions, used, .. } = report;
+    let ActorReport { actor, sums, .. } = report;
+    let ActorSums { workers, messages, executions, used, .. } = sums;
     attributes(actor)
         .with("db_id", actor.dbid())
         .with("tenant", actor.tenant.as_str())

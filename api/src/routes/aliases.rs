@@ -47,8 +47,7 @@ pub(super) async fn update(
     Path(alias): Path<String>,
     request: Request,
 ) -> Result<Reply, ApiError> {
-    let config = app.config();
-    let incoming = Incoming::read(request, config.body_limit_bytes, config.body_timeout).await?;
+    let incoming = Incoming::read(&app, request, app.config().body_limit_bytes).await?;
     let parameters = incoming.parameters().await?;
     let mut reader = parameters.reader();
     if reader.string("alias").is_some() {

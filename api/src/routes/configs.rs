@@ -2,6 +2,7 @@
 
 use abax_actors::{ActorConfig, ActorConfigUpdate, NewActorConfig};
 use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
 
 use crate::App;
 use crate::auth::Signed;
@@ -9,7 +10,7 @@ use crate::dialect::Dialect;
 use crate::envelope::{Object, Reply};
 use crate::error::ApiError;
 use crate::parameters::Reader;
-use crate::routes::actors::{profile, read};
+use crate::routes::actors::{profile, read, retrieved};
 
 /// What is shown in the place of a secret. Sent back, it leaves the secret as it is.
 const SECRET: &str = "[secret]";
@@ -17,9 +18,12 @@ const SECRET: &str = "[secret]";
 pub(super) async fn list(
     Signed(caller): Signed,
     State(app): State<App>,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
+    let turn = app.turn(&caller).await?;
     let configs = app.service().actor_configs(&caller).await?;
-    Ok(Reply::many("Configs retrieved successfully.", configs.iter().map(object).collect()))
+    let message = retrieved("Configs", &configs, "ask for the others by their names");
+    let objects = configs.page.iter().map(object).collect();
+    Ok((turn, Reply::many(message, objects)).into_response())
 }
 
 pub(super) async fn create(

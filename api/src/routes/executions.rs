@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use abax_actors::{Actor, Collection, Execution, ExecutionsPage, Phase, Search, Within};
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 
 use crate::App;
 use crate::auth::Signed;
@@ -23,7 +24,7 @@ pub(super) async fn list(
     State(app): State<App>,
     Path(actor): Path<String>,
     request: Request,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let page = page(&parts)?;
     if page.is_none()
@@ -31,6 +32,7 @@ pub(super) async fn list(
     {
         return search::found(&app, &caller, Within::Actor(&actor), &search).await;
     }
+    let turn = app.turn(&caller).await?;
     let actor = app.service().actor(&caller, &actor).await?;
     let summary = match page {
         Some(page) => app.service().executions_page(&caller, actor.id.as_str(), page).await?,
@@ -53,7 +55,7 @@ pub(super) async fn list(
         .with("total_io", summary.total_io_bytes)
         .with("total_runtime", summary.total_runtime_seconds)
         .with_links([("self", this), ("owner", profile(&actor.owner))]);
-    Ok(Reply::one("Actor executions retrieved successfully.", object))
+    Ok((turn, Reply::one("Actor executions retrieved successfully.", object)).into_response())
 }
 
 /// The part of the summary that is asked for in our own form, which has pages; none

@@ -39,7 +39,7 @@ pub(super) async fn show(
     let (parts, _) = request.into_parts();
     if let Some(search) = search::asked(&parts, Collection::Logs, &["follow"])? {
         let within = Within::Execution { actor: &actor, execution: &execution };
-        return Ok(search::found(&app, &caller, within, &search).await?.into_response());
+        return search::found(&app, &caller, within, &search).await;
     }
     let actor = service.actor(&caller, &actor).await?;
     let execution = service.execution(&caller, actor.id.as_str(), &execution).await?;

@@ -21,7 +21,7 @@ use crate::auth::{AssertionHeader, Signed};
 use crate::dialect::Dialect;
 use crate::envelope::{Answer, Object, Reply};
 use crate::error::{ApiError, Meaning};
-use crate::parameters::Incoming;
+use crate::parameters::{Incoming, forget};
 use crate::routes::actors::{link as actor_link, profile};
 use crate::routes::{executions, results};
 use crate::server::Stopping;
@@ -69,10 +69,17 @@ pub(super) async fn send(
     } else {
         config.message_limit_bytes
     };
-    let incoming = Incoming::read(request, limit_bytes, config.body_timeout)
+    // Nothing is kept of what is for nobody.
+    let actor = match app.service().actor_to_message(&caller, &actor).await {
+        Ok(actor) => actor,
+        Err(refused) => {
+            forget(request.into_body().into_data_stream()).await;
+            return Err(refused.into());
+        }
+    };
+    let incoming = Incoming::read(&app, request, limit_bytes)
         .await
         .map_err(|error| if is_binary { of_large_binary(error, limit_bytes) } else { error })?;
-    let actor = app.service().actor(&caller, &actor).await?;
     let waits = incoming
         .query
         .iter()
@@ -102,6 +109,8 @@ pub(super) async fn send(
     if !waits {
         return Ok(reply.into_response());
     }
+    // It would be kept for as long as this waits.
+    drop(incoming);
     // From here on the message is accepted: no error may read as if it were not.
     match wait(&app, &caller, &actor, &execution, stopping, dialect).await {
         Some(response) => Ok(response),

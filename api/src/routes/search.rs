@@ -3,6 +3,7 @@
 use abax_actors::{Caller, Collection, Search, Typing, Within};
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 
 use crate::App;
 use crate::auth::Signed;
@@ -17,7 +18,7 @@ pub(super) async fn show(
     State(app): State<App>,
     Path(collection): Path<String>,
     request: Request,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     let Some(of) = Collection::parse(&collection) else {
         let names = Collection::ALL.map(Collection::as_str).join(", ");
@@ -78,7 +79,8 @@ pub(super) async fn found(
     caller: &Caller,
     within: Within<'_>,
     search: &Search,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
+    let turn = app.turn(caller).await?;
     let service = app.service();
     let (total, hits) = match search.collection() {
         Collection::Actors => {
@@ -104,7 +106,7 @@ pub(super) async fn found(
     };
     let metadata = metadata(total, search.skip(), search.limit(), &hits);
     let result = Object::default().with_part("_metadata", metadata).with_rows("search", hits);
-    Ok(Reply::one("Search completed successfully.", result))
+    Ok((turn, Reply::one("Search completed successfully.", result)).into_response())
 }
 
 /// Which part of how many `hits` are.

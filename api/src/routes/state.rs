@@ -33,10 +33,9 @@ pub(super) async fn set(
     Path(actor): Path<String>,
     request: Request,
 ) -> Result<Reply, ApiError> {
-    let config = app.config();
     let dialect = request.extensions().get::<Dialect>().copied().unwrap_or_default();
     let read = versions(request.headers())?;
-    let incoming = Incoming::read(request, config.body_limit_bytes, config.body_timeout).await?;
+    let incoming = Incoming::read(&app, request, app.config().body_limit_bytes).await?;
     let state = match incoming.json() {
         Ok(state) => state,
         // One of Abaco's clients sends text without quotes and says that it is JSON.

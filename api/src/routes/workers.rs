@@ -2,6 +2,7 @@
 
 use abax_actors::{Actor, Collection, Within, Worker, WorkersAsked};
 use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
 
 use crate::App;
 use crate::auth::Signed;
@@ -16,7 +17,7 @@ pub(super) async fn list(
     State(app): State<App>,
     Path(actor): Path<String>,
     request: Request,
-) -> Result<Reply, ApiError> {
+) -> Result<Response, ApiError> {
     let (parts, _) = request.into_parts();
     if let Some(search) = search::asked(&parts, Collection::Workers, &[])? {
         return search::found(&app, &caller, Within::Actor(&actor), &search).await;
@@ -24,7 +25,7 @@ pub(super) async fn list(
     let actor = app.service().actor(&caller, &actor).await?;
     let workers = app.service().workers(&caller, actor.id.as_str()).await?;
     let objects = workers.iter().map(|worker| object(&actor, worker)).collect();
-    Ok(Reply::many("Workers retrieved successfully.", objects))
+    Ok(Reply::many("Workers retrieved successfully.", objects).into_response())
 }
 
 pub(super) async fn show(
@@ -44,8 +45,7 @@ pub(super) async fn ask(
     Path(actor): Path<String>,
     request: Request,
 ) -> Result<Reply, ApiError> {
-    let config = app.config();
-    let incoming = Incoming::read(request, config.body_limit_bytes, config.body_timeout).await?;
+    let incoming = Incoming::read(&app, request, app.config().body_limit_bytes).await?;
     let parameters = incoming.parameters().await?;
     let mut reader = parameters.reader();
     let wanted = reader.integer("num").unwrap_or(1);

@@ -101,6 +101,7 @@ pub(crate) struct Service {
     pub(crate) drain_seconds: u64,
     pub(crate) lease_seconds: u64,
     pub(crate) queues: Vec<String>,
+    pub(crate) owned_per_user: u64,
     pub(crate) max_attempts: u32,
     pub(crate) time_limit_seconds: Option<u64>,
     pub(crate) stop_grace_seconds: u64,

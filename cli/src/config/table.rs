@@ -99,6 +99,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "How long an execution stays with a host that is not heard of any more.";
     "service.queues" "ABAX_SERVICE_QUEUES" [] Names, Value("default,special"),
         "The queues (classes of hosts) that an actor may name; `default`, which the others have, must be one.";
+    "service.owned_per_user" "ABAX_SERVICE_OWNED_PER_USER" [] Whole(1, 1_000_000), Value("1000"),
+        "Actors that one user may have; as many aliases and configs, and nonces of one actor or alias. Admins may have more of the first three.";
     "service.max_attempts" "ABAX_SERVICE_MAX_ATTEMPTS" [] Whole(1, 100), Value("3"),
         "How often an execution is tried when its host dies.";
     "service.time_limit_seconds" "ABAX_SERVICE_TIME_LIMIT_SECONDS" ["serve --time-limit", "worker --time-limit"] Whole(1, MAX), Words("no limit"),

@@ -36,6 +36,7 @@ pub(super) fn actors(
     config.api_server = api_server;
     config.tenants = settings.tenants()?;
     config.queues.clone_from(&service.queues);
+    config.max_owned = service.owned_per_user;
     config.max_attempts = service.max_attempts;
     config.max_log_bytes = service.log_limit_bytes;
     config.default_limits = default_limits(settings)?;
