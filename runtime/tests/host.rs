@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use abax_runtime::container::{
-    Content, HostUser, Isolation, Mount, MountSource, Options, Provision,
+    Container, Content, HostUser, Isolation, Mount, MountSource, Options, Provision, Stdio,
 };
 use machine::{Machine, args};
 
@@ -139,5 +139,38 @@ fn a_privileged_container_has_all_that_the_host_may() {
     let (mounted, devices) = outcome.stdout.split_once('\n').unwrap_or_default();
     assert_eq!(mounted, "mounted", "{outcome:?}");
     assert!(devices.trim().parse::<usize>().unwrap() >= 15, "{outcome:?}");
+    machine.assert_clean();
+}
+
+/// A link that a container may have left in the place of a directory.
+#[test]
+fn what_may_have_been_replaced_by_a_link_is_mounted_only_where_it_is_none() {
+    let machine = Machine::new();
+    let host = tempfile::tempdir().unwrap();
+    let root = fs::canonicalize(host.path()).unwrap();
+    fs::create_dir_all(root.join("own/data")).unwrap();
+    fs::write(root.join("own/data/file"), "own").unwrap();
+    fs::create_dir(root.join("others")).unwrap();
+    fs::write(root.join("others/file"), "others").unwrap();
+    for (link, to) in [("data-link", "../others"), ("root-link", "/"), ("file-link", "data/file")] {
+        std::os::unix::fs::symlink(to, root.join("own").join(link)).unwrap();
+    }
+    let mounted = |source: MountSource| Options {
+        mounts: vec![Mount { source, target: "/seen".into(), read_only: false }],
+        ..args(&["test", "-e", "/seen"])
+    };
+    for path in ["own/data-link", "own/root-link", "own/file-link", "own/data-link/file"] {
+        let options = mounted(MountSource::BindWithoutLinks(root.join(path)));
+        let Machine { runtime, launcher, image, .. } = &machine;
+        let refused = Container::create(runtime, launcher, image, options, Stdio::Null);
+        let error = format!("{:?}", refused.unwrap_err());
+        assert!(error.contains("symbolic link"), "{path}: {error}");
+        let followed = machine.run(mounted(MountSource::Bind(root.join(path)))).unwrap();
+        assert_eq!(followed.exit.exit_code(), 0, "{path}: who says so has it followed");
+    }
+    for path in ["own/data", "own/data/file", "own/../own/data"] {
+        let outcome = machine.run(mounted(MountSource::BindWithoutLinks(root.join(path)))).unwrap();
+        assert_eq!(outcome.exit.exit_code(), 0, "{path}: {outcome:?}");
+    }
     machine.assert_clean();
 }

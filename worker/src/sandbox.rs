@@ -261,7 +261,7 @@ const BINARY_MESSAGE: &str = "/_abaco_binary_data";
 
 fn mount(mount: &ActorMount) -> Mount {
     Mount {
-        source: MountSource::Bind(mount.host_path.clone().into()),
+        source: MountSource::BindWithoutLinks(mount.host_path.clone().into()),
         target: mount.container_path.clone().into(),
         read_only: mount.is_read_only(),
     }

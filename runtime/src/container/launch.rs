@@ -17,9 +17,12 @@ use super::handshake::{
 };
 use super::provisions;
 use super::record::{self, Record, RecordError, now};
+use super::rootfs::{Links, bind_source};
 use super::signal::{self, ContainerSignal};
 use super::spec::{self, Place};
-use super::{ContainerId, Exit, ExitStatus, Isolation, Launcher, Options, Status, Stdio};
+use super::{
+    ContainerId, Exit, ExitStatus, Isolation, Launcher, MountSource, Options, Status, Stdio,
+};
 use crate::Runtime;
 use crate::cgroup::{Cgroup, CgroupError, Hierarchy, Usage};
 use crate::image::Image;
@@ -204,7 +207,11 @@ impl Container {
             }
             let path = mount.source().clone().unwrap_or_default();
             let read_only = mount.options().iter().flatten().any(|option| option == "ro");
-            let source = super::rootfs::bind_source(&path, read_only)
+            let refuses_links = options.mounts.iter().any(|mount| {
+                matches!(&mount.source, MountSource::BindWithoutLinks(source) if *source == path)
+            });
+            let links = if refuses_links { Links::Refused } else { Links::Followed };
+            let source = bind_source(&path, read_only, links)
                 .map_err(|source| CreateError::BindSource { path, source })?;
             roles.push(Role::Mount(index));
             sent.push(source);

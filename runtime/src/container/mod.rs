@@ -164,6 +164,9 @@ pub struct Mount {
 pub enum MountSource {
     /// A path of the host.
     Bind(PathBuf),
+    /// A path of the host on which no part may be a symbolic link: whoever may write
+    /// on the way there would say what is mounted.
+    BindWithoutLinks(PathBuf),
     /// A new file system in memory.
     Tmpfs {
         /// Its bound; half of the memory by default.

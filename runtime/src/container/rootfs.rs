@@ -482,9 +482,23 @@ pub(super) fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((master, terminal))
 }
 
+/// What becomes of symbolic links on the way to what is mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Links {
+    Followed,
+    Refused,
+}
+
 /// A detached view of a path of the host, cut off from the host's later mounts: what a bind mount is made of.
-pub(super) fn bind_source(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
-    let metadata = fs::metadata(path)?;
+pub(super) fn bind_source(path: &Path, read_only: bool, links: Links) -> io::Result<OwnedFd> {
+    let found = match links {
+        Links::Followed => None,
+        Links::Refused => Some(found_without_links(path)?),
+    };
+    let metadata = match &found {
+        None => fs::metadata(path)?,
+        Some(found) => fs::File::from(found.try_clone()?).metadata()?,
+    };
     let reach = if metadata.is_dir() { Reach::Tree } else { Reach::Mount };
     if metadata.file_type().is_block_device()
         || metadata.rdev() != 0 && !metadata.file_type().is_char_device()
@@ -496,12 +510,35 @@ pub(super) fn bind_source(path: &Path, read_only: bool) -> io::Result<OwnedFd> {
     }
     let flags =
         if reach == Reach::Tree { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
-    let tree = clone_tree(rustix::fs::CWD, path, flags)?;
+    let tree = match &found {
+        None => clone_tree(rustix::fs::CWD, path, flags)?,
+        Some(found) => {
+            clone_tree(found.as_fd(), Path::new(""), flags | OpenTreeFlags::AT_EMPTY_PATH)?
+        }
+    };
     mount::make_private(tree.as_fd(), reach)?;
     if read_only {
         mount::set_attributes(tree.as_fd(), reach, mount::READ_ONLY)?;
     }
     Ok(tree)
+}
+
+/// What is at `path`, where no part of it is a symbolic link.
+fn found_without_links(path: &Path) -> io::Result<OwnedFd> {
+    let strict = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let open = |flags| open_beneath(rustix::fs::CWD, path, flags, strict);
+    // As a directory first, so that one that is mounted when it is used is.
+    let found = match open(OFlags::PATH | OFlags::DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => open(OFlags::PATH),
+        other => other,
+    };
+    found.map_err(|error| match error.raw_os_error() == Some(libc::ELOOP) {
+        true => io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it leads over a symbolic link, and none is followed here: name the path that is meant",
+        ),
+        false => error,
+    })
 }
 
 /// Makes the working directory where it is missing, enters it, and makes sure that it is inside

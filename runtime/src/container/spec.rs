@@ -282,7 +282,9 @@ fn mounts(options: &Options, place: &Place<'_>) -> Result<Vec<Mount>, OciSpecErr
     }
     for wanted in &options.mounts {
         mounts.push(match &wanted.source {
-            MountSource::Bind(source) => bind(source, &wanted.target, wanted.read_only)?,
+            MountSource::Bind(source) | MountSource::BindWithoutLinks(source) => {
+                bind(source, &wanted.target, wanted.read_only)?
+            }
             MountSource::Tmpfs { size_bytes } => {
                 let mut flags =
                     vec!["nosuid".to_owned(), "nodev".to_owned(), "mode=1777".to_owned()];
