@@ -374,6 +374,12 @@ async fn by_token(parts: &Parts, app: &App) -> Result<Option<Caller>, ApiError> 
         ));
     }
     let caller = app.keys().verify(token, now).map_err(refused)?;
+    if let Some(claim) = &caller.claim
+        && !app.service().may_still_act(claim).await?
+    {
+        let execution = &claim.execution;
+        return Err(refused(format!("execution {execution}, whose token this is, has ended")));
+    }
     if let Carrier::Assertion { tenant: named } = header
         && normal(&named) != normal(caller.tenant.as_str())
     {

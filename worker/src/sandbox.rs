@@ -134,6 +134,9 @@ impl Sandbox {
         let limits = limits(config, &claim.actor);
         let now = live.clock.now();
         let options = self.options(config, claim, limits, now, &results);
+        if let Some((_, token)) = options.env.iter().find(|(name, _)| name == ACCESS_TOKEN) {
+            live.output.hide(token);
+        }
         let container = info_span!("create")
             .in_scope(|| Container::create(&self.runtime, &self.launcher, &image, options, stdio));
         let container = match container {
@@ -168,6 +171,7 @@ impl Sandbox {
         let finished = live.reached(Phase::Exited);
         live.results.read(&results, &live.output, true);
         drain(live, &mut output);
+        live.output.end();
         drop(running);
         if container.is_abandoned() && stopped.is_none() {
             let reason = "the launcher ended, and the container with it".to_owned();

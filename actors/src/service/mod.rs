@@ -15,6 +15,7 @@ mod aliases;
 mod configs;
 mod nonces;
 mod permissions;
+mod tokens;
 
 mod claims;
 mod diagnosis;
@@ -216,12 +217,12 @@ impl Service {
     }
 }
 
-/// The actor that `text` names, by its id or by an alias, and the caller's level on
 /// Fails where somebody has `most` of a thing already.
 fn must_be_fewer(what: &'static str, count: u64, most: u64) -> Result<(), Error> {
     if count < most { Ok(()) } else { Err(Error::TooMany { what, most }) }
 }
 
+/// The actor that `text` names, by its id or by an alias, and the caller's level on
 /// it. That of another tenant is none.
 async fn actor_named(
     c: &mut Connection,
