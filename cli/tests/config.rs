@@ -85,6 +85,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("network.subnet", "10.2.0.0/16"),
     ("registries.mirrors", "{ \"docker.io\" = [\"https://mirror.example.org\"] }"),
     ("registries.plain_http", "registry.lan:5000"),
+    ("registries.local", "localhost:5000"),
     ("registries.ca_bundle", "CERTIFICATES"),
     ("registries.docker_config", "/srv/config.json"),
     ("registries.parallel_downloads", "4"),

@@ -5,9 +5,11 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use abax_runtime::digest::Digest;
@@ -750,4 +752,73 @@ fn pull_for_another_test() {
     let store = Store::open(Path::new(&root)).unwrap();
     let reference = Reference::parse(&name).unwrap();
     pull(&store, &fast(), &reference, &Platform::host(), &()).unwrap();
+}
+
+/// A registry of one sentence, which takes for ever to say it.
+fn dripping() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        // Until the test's process ends, or its client is gone.
+        for connection in listener.incoming() {
+            let Ok(mut connection) = connection else { return };
+            thread::spawn(move || {
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
+                let mut sent = connection.write_all(head.as_bytes());
+                while sent.is_ok() {
+                    thread::sleep(Duration::from_millis(100));
+                    sent = connection.write_all(b" ");
+                }
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn what_strangers_name_is_nowhere_on_this_machine_but_where_its_operator_says() {
+    let (registry, _) = noisy_registry(1, 1000);
+    let strangers = || RegistriesConfig { named_by_strangers: true, ..fast() };
+    let (inner, name) = front(&registry, |_, _| Action::Forward);
+    let address = inner.address();
+    let port = address.rsplit_once(':').unwrap().1;
+    for own in [name.clone(), format!("localhost:{port}/team/noise:1")] {
+        let error = Root::new().pull_with(&strangers(), &own).unwrap_err();
+        assert!(chain(&error).contains("registries.local"), "{own}: {}", chain(&error));
+        assert!(!error.is_transient(), "{own}");
+    }
+    assert!(inner.requests().is_empty(), "nobody was asked");
+    for config in [
+        RegistriesConfig { local: vec![address.clone()], ..strangers() },
+        RegistriesConfig { plain_http: vec![address.clone()], ..strangers() },
+        RegistriesConfig {
+            mirrors: [("r.example".into(), vec![address.clone()])].into(),
+            ..strangers()
+        },
+    ] {
+        Root::new().pull_with(&config, &name).unwrap();
+    }
+
+    // Nor does one that may be asked send us to another.
+    let location = format!("http://{}/v2/any?thing=1", registry.address());
+    let (other, elsewhere) = front(&registry, move |_, _| {
+        Action::Answer(307, vec![("Location".into(), location.clone())], String::new())
+    });
+    let config = RegistriesConfig { local: vec![other.address()], ..strangers() };
+    let error = Root::new().pull_with(&config, &elsewhere).unwrap_err();
+    assert!(chain(&error).contains("registries.local"), "{}", chain(&error));
+}
+
+#[test]
+fn who_takes_for_ever_is_given_up_where_strangers_named_it() {
+    let address = dripping();
+    let config = RegistriesConfig {
+        named_by_strangers: true,
+        local: vec![address.clone()],
+        timeout_seconds: 1,
+        ..fast()
+    };
+    let error = Root::new().pull_with(&config, &format!("{address}/a:1")).unwrap_err();
+    assert!(chain(&error).contains("too slowly"), "{}", chain(&error));
+    assert!(error.is_transient(), "it may be faster another time");
 }

@@ -86,6 +86,8 @@ const MOST: usize = 1024;
 
 impl Images {
     pub(crate) fn new(runtime: &Runtime, registries: RegistriesConfig) -> Self {
+        // Anybody registers actors.
+        let registries = RegistriesConfig { named_by_strangers: true, ..registries };
         Self {
             registries,
             index: runtime.root().join("images/index.json"),

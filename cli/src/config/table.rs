@@ -205,6 +205,8 @@ pub(crate) const SETTINGS: &[Setting] = settings! {
         "By registry, what to ask before it, in order; a TOML table of lists, in the environment too.";
     "registries.plain_http" "ABAX_REGISTRIES_PLAIN_HTTP" [] Texts, Value(""),
         "Registries that speak HTTP without TLS; those on loopback need not be named.";
+    "registries.local" "ABAX_REGISTRIES_LOCAL" [] Texts, Value(""),
+        "Registries at addresses of the host itself, like `localhost:5000`, that images of actors may come from; those of `registries.plain_http` and mirrors may be anywhere.";
     "registries.ca_bundle" "ABAX_REGISTRIES_CA_BUNDLE" [] Path, Of("ca_bundle"),
         "Certificates (PEM) to trust beside the system's, in pulls only.";
     "registries.docker_config" "ABAX_REGISTRIES_DOCKER_CONFIG" [] Path, Words("`~/.docker/config.json`"),

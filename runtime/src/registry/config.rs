@@ -22,6 +22,13 @@ pub struct RegistriesConfig {
     /// Hosts (`registry.lan:5000`, or without port for all ports) that speak
     /// HTTP without TLS. Loopback addresses do without being listed.
     pub plain_http: Vec<String>,
+    /// Registries at addresses of this machine (`localhost:5000`) that strangers may
+    /// name; those of `plain_http` and mirrors they may anyway.
+    pub local: Vec<String>,
+    /// Whether strangers say what is pulled: they reach nothing else at addresses of
+    /// this machine, and nobody takes for ever to answer them.
+    #[serde(skip)]
+    pub named_by_strangers: bool,
     /// PEM file of certificate authorities to trust beside the system's.
     pub ca_bundle: Option<PathBuf>,
     /// Docker's `config.json` with credentials and credential helpers.
@@ -41,6 +48,8 @@ impl Default for RegistriesConfig {
         Self {
             mirrors: BTreeMap::new(),
             plain_http: Vec::new(),
+            local: Vec::new(),
+            named_by_strangers: false,
             ca_bundle: None,
             docker_config: None,
             parallel_downloads: NonZeroUsize::new(3).expect("three is not zero"),
@@ -136,7 +145,7 @@ pub(super) fn is_loopback(name: &str) -> bool {
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn without_port(host: &str) -> &str {
+pub(super) fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty() => name,
         _ => host,

@@ -26,6 +26,21 @@ pub enum Error {
         /// What happened.
         source: Cause,
     },
+    /// Strangers do not name what is at addresses of this machine.
+    #[error(
+        "registry {host} is at an address of the host itself, where images of actors come from \
+         only if its operator names it in `registries.local`"
+    )]
+    OwnAddress {
+        /// Host and port.
+        host: String,
+    },
+    /// It sends so little that it would take for ever.
+    #[error("registry {host} sends too slowly")]
+    TooSlow {
+        /// Host and port.
+        host: String,
+    },
     /// A body ended before, or went on after, what was promised.
     #[error("{url} is {actual_bytes} bytes long instead of {expected_bytes}")]
     Length {
@@ -117,10 +132,11 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { source, .. } => !source.is_certificate(),
-            Self::Interrupted { .. } => true,
+            Self::Interrupted { .. } | Self::TooSlow { .. } => true,
             Self::Length { expected_bytes, actual_bytes, .. } => actual_bytes < expected_bytes,
             Self::Status { status, .. } => matches!(status, 408 | 429 | 500..=599),
-            Self::CredentialsMissing { .. }
+            Self::OwnAddress { .. }
+            | Self::CredentialsMissing { .. }
             | Self::CredentialsRefused { .. }
             | Self::TooLarge { .. }
             | Self::Protocol { .. }

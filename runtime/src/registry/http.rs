@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
@@ -13,10 +13,13 @@ use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode, Url, redir
 
 use super::config::{RegistriesConfig, is_loopback};
 use super::error::{Cause, Error, Problem};
+use super::reach::{Outside, is_own};
 use super::{Event, Progress};
 
 const MAX_REDIRECTS: usize = 10;
 const ERROR_BODY_LIMIT_BYTES: u64 = 64 << 10;
+/// Whom strangers name sends at least so much, all in all.
+const LEAST_BYTES_PER_SECOND: u64 = 4 << 10;
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(20);
 /// Who is asked to wait longer than this rather gives up.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
@@ -76,6 +79,7 @@ impl<'a> Http<'a> {
         let mut target = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             self.check_stopped()?;
+            self.config.check_reach(&target)?;
             let mut request = self
                 .client(&target)?
                 .request(method.clone(), target.clone())
@@ -83,8 +87,19 @@ impl<'a> Http<'a> {
             if let Some(form) = form {
                 request = request.form(form);
             }
-            let inner = self.runtime.block_on(async { request.send().await }).map_err(|error| {
+            let sent = self.runtime.block_on(async {
+                let patience = self.config.timeout() * 2;
+                match self.config.named_by_strangers {
+                    true => tokio::time::timeout(patience, request.send()).await,
+                    false => Ok(request.send().await),
+                }
+            });
+            let sent = sent.map_err(|_| Error::TooSlow { host: host_of(&target) })?;
+            let inner = sent.map_err(|error| {
                 let host = host_of(&target);
+                if is_own(&error) {
+                    return Error::OwnAddress { host };
+                }
                 let connects = error.is_connect() || error.is_builder() || error.is_timeout();
                 let source = Cause::new(error);
                 if connects && !self.has_reached(&host) {
@@ -97,7 +112,8 @@ impl<'a> Http<'a> {
             self.reached.lock().unwrap_or_else(PoisonError::into_inner).insert(host_of(&target));
             let redirects = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
             if !redirects || *method != Method::GET {
-                return Ok(Response { http: self, inner, url: url.clone(), at: target });
+                let (url, begun) = (url.clone(), Instant::now());
+                return Ok(Response { http: self, inner, url, at: target, begun, bytes: 0 });
             }
             let protocol = |problem| Error::Protocol { url: shown(url), problem };
             let next = inner
@@ -142,6 +158,9 @@ impl<'a> Http<'a> {
                 .map_err(|error| source(std::io::Error::other(error)))?;
             builder = builder.tls_certs_merge(certificates);
         }
+        if !local && self.config.named_by_strangers {
+            builder = builder.dns_resolver(Arc::new(Outside::new(self.config)));
+        }
         let client = builder.build().map_err(|source| Error::Setup { source })?;
         Ok(slot.get_or_init(|| client))
     }
@@ -183,8 +202,10 @@ impl<'a> Http<'a> {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            // Nobody there at the first contact: the user rather knows at once.
-            if !error.is_transient() || matches!(error, Error::Unreachable { .. }) {
+            // Nobody there at the first contact: the user rather knows at once. Who is slow
+            // comes a little further each time.
+            let at_once = matches!(error, Error::Unreachable { .. } | Error::TooSlow { .. });
+            if !error.is_transient() || at_once {
                 return Err(error);
             }
             if reached > before {
@@ -223,6 +244,9 @@ pub(super) struct Response<'a> {
     url: Url,
     /// Where redirects led.
     at: Url,
+    /// When the body began, and how much of it came.
+    begun: Instant,
+    bytes: u64,
 }
 
 impl Response<'_> {
@@ -246,10 +270,19 @@ impl Response<'_> {
     /// The next piece of the body; none at its end.
     pub(super) fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         self.http.check_stopped()?;
-        self.http.runtime.block_on(self.inner.chunk()).map_err(|error| Error::Interrupted {
-            host: host_of(&self.at),
-            source: Cause::new(error),
-        })
+        let waited = self.begun.elapsed();
+        if self.http.config.named_by_strangers
+            && waited > self.http.config.timeout() * 2
+            && self.bytes < waited.as_secs().saturating_mul(LEAST_BYTES_PER_SECOND)
+        {
+            return Err(Error::TooSlow { host: host_of(&self.at) });
+        }
+        let chunk = self.http.runtime.block_on(self.inner.chunk()).map_err(|error| {
+            let (host, source) = (host_of(&self.at), Cause::new(error));
+            Error::Interrupted { host, source }
+        })?;
+        self.bytes += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        Ok(chunk)
     }
 
     /// The whole body, if it has up to `limit_bytes`.

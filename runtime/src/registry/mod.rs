@@ -14,6 +14,7 @@ mod error;
 mod http;
 mod layers;
 mod manifest;
+mod reach;
 
 use std::time::Duration;
 use std::{fmt, io};
