@@ -42,7 +42,8 @@ impl Machine {
         let subnets = [format!("10.{high}.{low}.0/24"), format!("10.{high}.{}.0/24", low + 1)];
         let directory = tempfile::tempdir().unwrap();
         let settings = format!(
-            "root = \"{root}\"\n{top}\n[network]\nbridge = \"{}\"\nsubnet = \"{}\"\n\
+            "root = \"{root}\"\nregistries.local = [\"127.0.0.1\", \"localhost\"]\n{top}\n\
+             [network]\nbridge = \"{}\"\nsubnet = \"{}\"\n\
              [service]\nlisten = \"127.0.0.1:0\"\nbridge = \"{}\"\nsubnet = \"{}\"\n{service}\n",
             bridges[0],
             subnets[0],
