@@ -32,8 +32,8 @@ enum Item {
     /// Paths from the root `/`.
     Links(Vec<(&'static str, String)>),
     Link(String),
-    /// What only v3 has.
-    OfV3(Box<RawValue>),
+    /// What Abaco has had since v3.
+    SinceV3(Box<RawValue>),
     /// When something happened; where it never did, Abaco says so in a word.
     Moment(Option<String>),
     /// An object or rows whose names change case too, and which keep their nulls.
@@ -49,9 +49,9 @@ impl Object {
         self
     }
 
-    /// Adds `name` where v3 is spoken, and nowhere else.
-    pub(crate) fn with_in_v3(mut self, name: &str, value: impl Serialize) -> Self {
-        self.0.push((name.to_owned(), Item::OfV3(raw(&value))));
+    /// Adds `name`, but not where v2 is spoken.
+    pub(crate) fn with_since_v3(mut self, name: &str, value: impl Serialize) -> Self {
+        self.0.push((name.to_owned(), Item::SinceV3(raw(&value))));
         self
     }
 
@@ -99,8 +99,8 @@ impl Object {
             let value = match item {
                 Item::Value(value) if drops_nulls && value.get() == "null" => continue,
                 Item::Value(value) => value,
-                Item::OfV3(_) if dialect != Dialect::V3 => continue,
-                Item::OfV3(value) => value,
+                Item::SinceV3(_) if matches!(dialect, Dialect::V2 | Dialect::V2Snake) => continue,
+                Item::SinceV3(value) => value,
                 Item::Links(links) => {
                     let mut resolved = Written::default();
                     for (name, link) in links {

@@ -79,13 +79,13 @@ pub(crate) async fn waiting(
 ) -> Result<Vec<Waiting>, Error> {
     let rows =
         sql("select a.id, a.queue, a.status, a.status_message, a.stateless, a.max_workers, \
-         a.wanted_workers, min(e.queued_us) as since_us, count(*) as waiting, \
+         a.wanted_workers, a.rests, min(e.queued_us) as since_us, count(*) as waiting, \
          (select count(*) from executions r where r.actor_id = a.id and r.status = 'RUNNING') \
          as running \
          from executions e join actors a on a.id = e.actor_id \
          where e.status = 'SUBMITTED' and e.visible_us < $1 and e.queued_us < $1 \
          group by a.id, a.queue, a.status, a.status_message, a.stateless, a.max_workers, \
-         a.wanted_workers \
+         a.wanted_workers, a.rests \
          order by since_us limit $2")
         .bind(before.micros())
         .bind(limit)

@@ -165,7 +165,7 @@ async fn the_hottest_statements_find_their_rows_by_index() {
 
     let slow: Vec<_> = plans
         .iter()
-        .filter(|(_, plan)| plan.contains("Seq Scan on") && !plan.contains("Seq Scan on hosts"))
+        .filter(|(_, plan)| reads_a_whole_table(plan))
         .map(|(text, plan)| format!("{text}\n{plan}"))
         .collect();
     assert!(slow.is_empty(), "these read whole tables:\n\n{}", slow.join("\n\n"));
@@ -226,6 +226,11 @@ async fn watch(c: &mut Connection) -> Vec<(String, String)> {
     PLANS.with(RefCell::take)
 }
 
+/// That of the hosts has few rows.
+fn reads_a_whole_table(plan: &str) -> bool {
+    plan.lines().any(|step| step.contains("Seq Scan on") && !step.contains("Seq Scan on hosts"))
+}
+
 #[tokio::test]
 async fn searches_find_the_rows_of_the_caller_by_index() {
     let database = abax_testbed::Database::create().unwrap();
@@ -242,7 +247,7 @@ async fn searches_find_the_rows_of_the_caller_by_index() {
     // What is put together anew each time is planned for its values.
     let slow: Vec<_> = plans
         .iter()
-        .filter(|(_, plan)| plan.starts_with("force_custom_plan") && plan.contains("Seq Scan on"))
+        .filter(|(_, plan)| plan.starts_with("force_custom_plan") && reads_a_whole_table(plan))
         .map(|(text, plan)| format!("{text}\n{plan}"))
         .collect();
     assert!(slow.is_empty(), "these read whole tables:\n\n{}", slow.join("\n\n"));

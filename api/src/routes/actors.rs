@@ -213,7 +213,7 @@ pub(super) fn attributes(actor: &Actor) -> Object {
         .with("mem_limit", &actor.mem_limit)
         .with("max_cpus", actor.max_cpus)
         .with("use_container_uid", actor.use_container_uid)
-        .with_in_v3("run_as_executor", actor.run_as_executor)
+        .with_since_v3("run_as_executor", actor.run_as_executor)
         .with("default_environment", &actor.default_environment)
         .with("status", actor.status.as_str())
         .with("status_message", &actor.status_message)
