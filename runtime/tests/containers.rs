@@ -514,7 +514,7 @@ fn a_program_is_asked_to_stop_by_its_signal_and_one_that_would_not_notice_is_tol
         (None, traps("TERM"), false, true),
         (Some("SIGUSR1"), traps("USR1"), false, true),
         (Some("no signal"), traps("TERM"), false, true),
-        (Some("SIGINT"), traps("TERM"), false, false),
+        (Some("SIGUSR2"), traps("TERM"), false, false),
         (None, format!("trap '' TERM; {}", traps("INT")), false, false),
         (None, traps("INT"), false, false),
         (Some("KILL"), traps("TERM"), false, false),

@@ -464,12 +464,12 @@ impl Container {
     /// When the kernel refuses the signal.
     pub fn ask_to_stop(&self) -> io::Result<bool> {
         let signal = self.stop_signal();
-        // Before the signal: if the process is another's by then, ours has ended and gets none.
-        let noticed = signal::is_noticed(self.pid, signal).unwrap_or(true);
-        match pidfd_send_signal(self.pidfd.as_fd(), signal.number()) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(true),
-            sent => sent.map(|()| noticed),
-        }
+        signal::send_to_first(self.pid, signal, || {
+            match pidfd_send_signal(self.pidfd.as_fd(), signal.number()) {
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                sent => sent,
+            }
+        })
     }
 
     /// Kills every process of the container, at once.

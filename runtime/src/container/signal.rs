@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A signal that containers are sent, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,51 +95,94 @@ impl fmt::Display for ContainerSignal {
     }
 }
 
-/// Whether anything comes of `signal` in the first process of a pid namespace. The kernel drops one
-/// that it does not catch, whoever sends it, unless it is blocked, and then waited for:
-/// pid_namespaces(7), signal(7).
+/// Sends `signal` by `send` to the first process of a pid namespace, and says whether anything comes
+/// of it. The kernel drops one that this process does not catch, whoever sends it, unless it is
+/// blocked: pid_namespaces(7), signal(7).
 ///
 /// # Errors
 ///
-/// The process has ended, or /proc does not show it.
-pub(super) fn is_noticed(pid: i32, signal: ContainerSignal) -> io::Result<bool> {
-    // C libraries block all signals for a moment where they make a process or a thread.
-    for look in 0..LOOKS {
-        if look > 0 {
-            thread::sleep(BETWEEN_LOOKS);
-        }
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+/// Those of `send`.
+pub(super) fn send_to_first(
+    pid: i32,
+    signal: ContainerSignal,
+    send: impl FnOnce() -> io::Result<()>,
+) -> io::Result<bool> {
+    // Where /proc does not show it, it has ended, and what was sent does no harm.
+    let look = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         match fate(&status, signal) {
-            Fate::Caught => return Ok(true),
-            Fate::Blocked => {}
-            Fate::Dropped => return Ok(false),
+            Fate::Dropped if waits_for_signals(pid) => Some(Fate::Awaited),
+            other => Some(other),
+        }
+    };
+    let before = look();
+    send()?;
+    match before {
+        None | Some(Fate::Caught | Fate::Awaited) => return Ok(true),
+        Some(Fate::Dropped) => return Ok(false),
+        Some(Fate::Pending | Fate::Blocked) => {}
+    }
+    // C libraries block signals also for a moment, where they make a process; who looks for one
+    // keeps it blocked, and takes it.
+    let looked_since = Instant::now();
+    while looked_since.elapsed() < PATIENCE {
+        match look() {
+            Some(Fate::Pending) => thread::sleep(BETWEEN_LOOKS),
+            Some(Fate::Dropped) => return Ok(false),
+            None | Some(Fate::Caught | Fate::Awaited | Fate::Blocked) => return Ok(true),
         }
     }
     Ok(true)
 }
 
-/// So often is looked whether a signal is blocked for longer than a moment.
-const LOOKS: u32 = 3;
+/// How long a signal may wait before it counts as one that will be noticed.
+const PATIENCE: Duration = Duration::from_secs(1);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
-/// What becomes of a signal.
+/// What becomes of a signal, or became of one that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Caught,
+    /// Somebody waits for it.
+    Awaited,
+    /// It waits until it is no longer blocked, or is taken.
+    Pending,
+    /// It is blocked, and none is pending.
     Blocked,
     Dropped,
 }
 
+/// Whether a thread of a process waits for signals, as the first process of many an image does
+/// that looks after others: sigtimedwait(2). What it waits for is not blocked meanwhile.
+fn waits_for_signals(pid: i32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().any(|thread| {
+        match fs::read_to_string(thread.path().join("syscall")) {
+            Ok(text) => is_wait_for_signals(&text),
+            // Where nobody may look, it may.
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        }
+    })
+}
+
+/// What /proc/PID/syscall says: the number of the call, and its arguments; proc_pid_syscall(5).
+fn is_wait_for_signals(text: &str) -> bool {
+    let number = text.split(' ').next().and_then(|number| number.trim().parse().ok());
+    number == Some(libc::SYS_rt_sigtimedwait)
+}
+
 /// What the text of /proc/PID/status says of it: proc_pid_status(5).
 fn fate(status: &str, signal: ContainerSignal) -> Fate {
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).ok()
-    };
     let bit = u32::try_from(signal.0 - 1).ok().and_then(|shift| 1_u64.checked_shl(shift));
-    match (mask("SigCgt"), mask("SigBlk"), bit) {
-        (Some(caught), _, Some(bit)) if caught & bit != 0 => Fate::Caught,
-        (Some(_), Some(blocked), Some(bit)) if blocked & bit == 0 => Fate::Dropped,
+    let has = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let mask = u64::from_str_radix(line.trim_start_matches(':').trim(), 16).ok()?;
+        Some(mask & bit? != 0)
+    };
+    match (has("SigCgt"), has("SigBlk"), has("ShdPnd")) {
+        (Some(true), ..) => Fate::Caught,
+        (Some(false), Some(false), _) => Fate::Dropped,
+        (Some(false), Some(true), Some(true)) => Fate::Pending,
         // Nor is it known to be dropped where this cannot be read.
         _ => Fate::Blocked,
     }
@@ -180,19 +223,31 @@ mod tests {
 
     #[test]
     fn a_signal_is_dropped_that_is_neither_caught_nor_blocked() {
-        let status = |blocked: &str, caught: &str| {
-            format!("Name:\tx\nSigBlk:\t{blocked}\nSigIgn:\t0000000000004000\nSigCgt:\t{caught}\n")
+        let status = |pending: &str, blocked: &str, caught: &str| {
+            format!(
+                "Name:\tx\nSigPnd:\t{NONE}\nShdPnd:\t{pending}\nSigBlk:\t{blocked}\n\
+                 SigIgn:\t{TERM}\nSigCgt:\t{caught}\n"
+            )
         };
-        let none = "0000000000000000";
-        let term = "0000000000004000";
-        let of_term = |blocked, caught| fate(&status(blocked, caught), ContainerSignal::TERM);
-        assert_eq!(of_term(none, none), Fate::Dropped, "it is ignored");
-        assert_eq!(of_term(none, term), Fate::Caught);
-        assert_eq!(of_term(term, term), Fate::Caught);
-        assert_eq!(of_term(term, none), Fate::Blocked);
+        const NONE: &str = "0000000000000000";
+        const TERM: &str = "0000000000004000";
+        for (pending, blocked, caught, expected) in [
+            (NONE, NONE, NONE, Fate::Dropped),
+            (NONE, NONE, TERM, Fate::Caught),
+            (TERM, TERM, TERM, Fate::Caught),
+            (TERM, TERM, NONE, Fate::Pending),
+            (NONE, TERM, NONE, Fate::Blocked),
+        ] {
+            let text = status(pending, blocked, caught);
+            assert_eq!(fate(&text, ContainerSignal::TERM), expected, "{text}");
+        }
         let (int, last) = (ContainerSignal(libc::SIGINT), ContainerSignal(64));
-        assert_eq!(fate(&status(term, term), int), Fate::Dropped);
-        assert_eq!(fate(&status(none, "8000000000000000"), last), Fate::Caught);
+        assert_eq!(fate(&status(TERM, TERM, TERM), int), Fate::Dropped);
+        assert_eq!(fate(&status(NONE, NONE, "8000000000000000"), last), Fate::Caught);
         assert_eq!(fate("Name:\tx\n", int), Fate::Blocked);
+        assert!(is_wait_for_signals(&format!("{} 0x7ffe 0x0\n", libc::SYS_rt_sigtimedwait)));
+        for text in ["running\n", "0 0x3 0x7f\n", "-1 0x7f 0x0\n", ""] {
+            assert!(!is_wait_for_signals(text), "{text}");
+        }
     }
 }
