@@ -69,7 +69,7 @@ fn while_a_registry_is_away_its_actors_rest_and_lose_nothing(queue: Queue) {
     registry.push(&layout, "v1", "it/says:v1").unwrap();
     let image = format!("{}/it/says:v1", way.address);
 
-    let site = Site::with_settings(queue, "[registries]\nattempts = 1");
+    let site = Site::with_settings(queue, "registries.attempts = 1", "");
     let [one, two] = &site.hosts;
     let (api, first) = (one.api("api.log"), one.worker(&[]));
     api.ok(&["create", "--name", "says", &image]);

@@ -70,7 +70,7 @@ const CASES: [Case; 4] = [
 
 fn what_is_halted_is_asked_first(queue: Queue) {
     // Longer than a lease: those are renewed meanwhile.
-    let site = Site::with_settings(queue, "stop_grace_seconds = 4");
+    let site = Site::with_settings(queue, "", "stop_grace_seconds = 4");
     let marker = marker(queue);
     site.import_script("tidies", &traps("TERM", TIDIES));
     site.import_script("stubborn", &traps("TERM", "echo no"));
@@ -132,7 +132,7 @@ fn time_limit_and_deletion_ask_first_and_who_waits_is_answered(queue: Queue) {
     let shared = tempfile::tempdir().unwrap();
     std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let settings = format!("mounts = [\"{}:/shared:rw\"]", shared.path().display());
-    let site = Site::with_settings(queue, &settings);
+    let site = Site::with_settings(queue, "", &settings);
     site.import_script("tidies", &traps("TERM", TIDIES));
     site.import_script("tells", &traps("TERM", "sleep 0.5; echo asked >/shared/asked; exit 0"));
     let [one, two] = &site.hosts;

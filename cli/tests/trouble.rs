@@ -29,7 +29,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
 #[test]
 fn a_worker_whose_launcher_was_killed_ends_and_gives_back_what_it_had() {
     let machine = Machine::new();
-    machine.import_script("works", "test $_abaco_attempt != 1 || sleep 1000; echo $_abaco_attempt");
+    machine.import_script("works", "test $MSG = y -o $_abaco_attempt != 1 || sleep 1000");
     let served = machine.serve_with(&["--slots", "1"]);
     served.ok(&["create", "--name", "works", "works"]);
     let running = served.ok(&["send", "works", "x"]);

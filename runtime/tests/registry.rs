@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::error::Error as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -763,6 +763,8 @@ fn dripping() -> String {
         for connection in listener.incoming() {
             let Ok(mut connection) = connection else { return };
             thread::spawn(move || {
+                // An answer before the request would be none.
+                let _ = connection.read(&mut [0; 4096]);
                 let head = "HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
                 let mut sent = connection.write_all(head.as_bytes());
                 while sent.is_ok() {

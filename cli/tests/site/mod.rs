@@ -34,22 +34,22 @@ pub struct Site {
 impl Site {
     /// A site whose database is ready.
     pub fn new(queue: Queue) -> Self {
-        Self::with_settings(queue, "")
+        Self::with_settings(queue, "", "")
     }
 
-    /// The same, with more lines in `[service]`.
-    pub fn with_settings(queue: Queue, service: &str) -> Self {
-        let site = Self::unmigrated_with(queue, service);
+    /// The same, with more lines before all sections and in `[service]`.
+    pub fn with_settings(queue: Queue, top: &str, service: &str) -> Self {
+        let site = Self::unmigrated_with(queue, top, service);
         site.hosts[0].ok(&["migrate"]);
         site
     }
 
     /// A site whose database is empty.
     pub fn unmigrated(queue: Queue) -> Self {
-        Self::unmigrated_with(queue, "")
+        Self::unmigrated_with(queue, "", "")
     }
 
-    fn unmigrated_with(queue: Queue, service: &str) -> Self {
+    fn unmigrated_with(queue: Queue, top: &str, service: &str) -> Self {
         let database = Postgres::start().unwrap();
         let broker = (queue == Queue::RabbitMq).then(|| Broker::share().unwrap());
         let directory = tempfile::tempdir().unwrap();
@@ -57,7 +57,7 @@ impl Site {
         let of_queue = broker.as_ref().map(|broker| {
             format!("url = \"{}\"\nprefix = \"{}\"\n", broker.url(), broker.prefix())
         });
-        let hosts = hosts(directory.path(), &of_database, of_queue.as_deref(), service);
+        let hosts = hosts(directory.path(), &of_database, of_queue.as_deref(), top, service);
         Self { hosts, database, broker, tls_broker: None, directory }
     }
 
@@ -76,7 +76,7 @@ impl Site {
         );
         let of_queue =
             format!("url = \"{}\"\nca_file = {:?}\n", broker.url(), broker.authority().unwrap());
-        let hosts = hosts(directory.path(), &of_database, Some(&of_queue), "");
+        let hosts = hosts(directory.path(), &of_database, Some(&of_queue), "", "");
         Self { hosts, database, broker: None, tls_broker: Some(broker), directory }
     }
 
@@ -88,17 +88,19 @@ impl Site {
     }
 }
 
-/// Two hosts with these lines in their sections `[database]`, `[queue]` and `[service]`.
+/// Two hosts with these lines in their sections `[database]`, `[queue]` and `[service]`, and
+/// before all sections.
 fn hosts(
     directory: &Path,
     of_database: &str,
     of_queue: Option<&str>,
+    top: &str,
     service: &str,
 ) -> [Machine; 2] {
     let key = secret(directory, "signing.key", "0123456789abcdef0123456789abcdef");
     let password = secret(directory, "password", PASSWORD);
     let mut top = format!(
-        "[database]\n{of_database}password_file = {password:?}\n\
+        "{top}\n[database]\n{of_database}password_file = {password:?}\n\
          [api]\nlisten = \"127.0.0.1:0\"\npublic_url = \"http://127.0.0.1:1\"\n\
          webhook_networks = [\"127.0.0.0/8\"]\nsigning_key_file = {key:?}\n"
     );
